@@ -1,0 +1,55 @@
+# Every target is a thin call of a script or a tool; `make` alone lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+# `make PYTHON=python3.12 setup`: which interpreter the virtual environment is made with.
+export PYTHON ?=
+# `make test ARGS="-k plan -x"`: what pytest gets besides.
+ARGS ?=
+
+.PHONY: help setup venv demo test test-unit lint format locks bench schemas wheel clean
+
+help: ## list the targets
+	@printf 'Vault Cube. Start with: make demo\n\n'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+setup: ## install what is missing: .venv, Docker engine, base image, PyTorch image
+	@scripts/setup.sh
+
+venv:
+	@scripts/venv.sh
+
+demo: ## set up, then measure this machine: vaultcube bench ddp
+	@scripts/setup.sh .venv/bin/vaultcube bench ddp
+
+test: ## set up, then the whole test suite with coverage
+	@scripts/setup.sh .venv/bin/python -m pytest --cov --cov-report=term $(ARGS)
+
+test-unit: venv ## the tests that need no Docker
+	@.venv/bin/python -m pytest tests/unit $(ARGS)
+
+lint: venv ## every static check
+	@scripts/lint.sh
+
+format: venv ## let ruff mend and format the Python code
+	@.venv/bin/ruff check --fix-only --quiet .
+	@.venv/bin/ruff format .
+
+locks: venv ## resolve every lock again: requirements/ and images/*/requirements/
+	@scripts/locks.sh
+
+bench: ## set up, then the overhead ratios of docs/performance.md
+	@scripts/setup.sh .venv/bin/python -m pytest tests/benchmarks -s $(ARGS)
+
+schemas: venv ## generate docs/schema from the models
+	@.venv/bin/python -m vaultcube.results.schema_export docs/schema
+
+wheel: venv ## build the wheel into dist/
+	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls -l dist
+
+clean: ## remove .venv, builds and caches (results and images stay)
+	@rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

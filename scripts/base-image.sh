@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Makes sure the base image is there; its name is the last line on stdout.
+#   BASE_IMAGE (default debian:bookworm-slim) present -> that; else pulled; else, for the default only,
+#   the same thing is made from Debian's packages as vaultcube/base:bookworm.
+# Exit: 0; 3 it cannot be had here, and what to do; 1 making it failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/lib.sh
+. ./lib.sh
+
+readonly DEFAULT=debian:bookworm-slim
+readonly LOCAL=vaultcube/base:bookworm
+readonly SUITE=bookworm
+readonly PULL_LIMIT_S=${BASE_IMAGE_PULL_LIMIT_S:-180}
+# An explicitly empty setting means the default, as in make's and compose's `${BASE_IMAGE:-...}`.
+readonly WANTED=${BASE_IMAGE:-$DEFAULT}
+
+present() { docker image inspect "$1" >/dev/null 2>&1; }
+
+pull() {
+    local why
+    say "pulling $WANTED (at most $PULL_LIMIT_S s)"
+    if why=$(timeout "$PULL_LIMIT_S" docker pull --quiet "$WANTED" 2>&1 >/dev/null); then return 0; fi
+    note "cannot pull it: $(tail -n 1 <<<"${why:-no answer within $PULL_LIMIT_S s}" | cut -c 1-200)"
+    return 1
+}
+
+ensure_mmdebstrap() {
+    local wanted=()
+    command -v mmdebstrap >/dev/null 2>&1 || wanted+=(mmdebstrap)
+    # Ubuntu does not carry Debian's keys by default.
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || wanted+=(debian-archive-keyring)
+    if [ "${#wanted[@]}" -eq 0 ]; then return; fi
+    if ! command -v apt-get >/dev/null 2>&1 || ! can_be_root; then
+        die "$EXIT_REFUSED" "$WANTED cannot be pulled, and making it needs: ${wanted[*]}" \
+            "sudo apt-get install ${wanted[*]}, or: docker load an image and set BASE_IMAGE to its name"
+    fi
+    say "installing ${wanted[*]} (makes a Debian root from packages)"
+    # The package lists may be empty (a fresh machine) or stale: fetch them once, when the first try fails.
+    install_quietly "${wanted[@]}" 2>/dev/null && return
+    as_root apt-get update -q >&2 || note "apt-get update was not clean; going on with what it has"
+    install_quietly "${wanted[@]}" >&2 || die 1 "apt could not install ${wanted[*]}" "see apt's own message above"
+}
+
+install_quietly() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "$@" >&2
+}
+
+# mirror_lines: apt lines for SUITE from the machine's own mirrors, or nothing (then mmdebstrap's
+# default for the suite serves). No options: keyring paths of this machine mean nothing in the image.
+mirror_lines() {
+    local from uris=""
+    from=$(os_field VERSION_CODENAME)
+    derive_sources "${from:-$SUITE}" "$SUITE" | while IFS= read -r line; do
+        case $line in
+        URIs:*) uris=${line#URIs: } ;;
+        Suites:*) print_lines "$uris" "${line#Suites: }" ;;
+        esac
+    done || true
+}
+
+print_lines() {
+    local uri suite
+    for uri in $1; do
+        # A local mirror of this machine's file system is not there in the image.
+        case $uri in http://* | https://*) ;; *) continue ;; esac
+        for suite in $2; do printf 'deb %s %s main\n' "$uri" "$suite"; done
+    done
+}
+
+# What debian:bookworm-slim leaves out as well; copyright files stay, as their licences ask.
+# The hook merges /usr itself; without it apt takes the package usrmerge, and with that 50 MB of perl.
+readonly SLIM=(
+    '--dpkgopt=path-exclude=/usr/share/doc/*' '--dpkgopt=path-include=/usr/share/doc/*/copyright'
+    '--dpkgopt=path-exclude=/usr/share/man/*' '--dpkgopt=path-exclude=/usr/share/info/*'
+    '--dpkgopt=path-exclude=/usr/share/groff/*' '--dpkgopt=path-exclude=/usr/share/linda/*'
+    '--dpkgopt=path-exclude=/usr/share/lintian/*' '--dpkgopt=path-exclude=/usr/share/locale/*'
+    '--dpkgopt=path-include=/usr/share/locale/locale.alias'
+    --dpkgopt=force-unsafe-io '--aptopt=Acquire::Languages "none"'
+    --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr
+    # This machine's name and resolver are no part of an image; the engine gives a container its own.
+    '--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
+)
+
+make_base() {
+    local work tarball lines runner=(mmdebstrap --mode=auto)
+    ensure_mmdebstrap
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the path of now
+    trap "rm -rf -- '$work'" EXIT
+    tarball=$work/base.tar
+    lines=$(mirror_lines)
+    say "making $LOCAL from Debian's packages (mmdebstrap, about half a minute)"
+    if can_be_root; then runner=(as_root mmdebstrap --mode=root); fi
+    "${runner[@]}" --variant=minbase "${SLIM[@]}" "$SUITE" "$tarball" ${lines:+-} < <(printf '%s\n' "$lines") >&2 ||
+        die 1 "mmdebstrap could not make the base image" "see its message above: the Debian mirror must answer"
+    docker import --change 'CMD ["bash"]' \
+        --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+        --message "Debian $SUITE, minbase, by mmdebstrap" "$tarball" "$LOCAL" >/dev/null
+}
+
+command -v docker >/dev/null 2>&1 || die "$EXIT_REFUSED" "no docker command" "run scripts/engine.sh first"
+docker info >/dev/null 2>&1 || die "$EXIT_REFUSED" "no Docker engine answers" "run scripts/engine.sh first"
+
+base=$WANTED
+if ! present "$WANTED"; then
+    if [ "$WANTED" != "$DEFAULT" ]; then
+        # Asked for by name: anything else in its place would be a surprise.
+        pull || die "$EXIT_REFUSED" "the base image $WANTED is not here and cannot be pulled" \
+            "docker load it, or unset BASE_IMAGE to use $DEFAULT"
+    else
+        base=$LOCAL
+        if ! present "$LOCAL"; then
+            if pull; then base=$WANTED; else make_base; fi
+        fi
+    fi
+fi
+say "base image: $base"
+printf '%s\n' "$base"

@@ -1,0 +1,192 @@
+# shellcheck shell=bash
+# Shared by the set-up scripts: messages, root, versions, what this system is called.
+# Functions only: sourcing it changes nothing, so the tests source it too.
+
+readonly EXIT_REFUSED=3 # as in the command line: the environment cannot do it
+
+say() { printf '==> %s\n' "$*" >&2; }
+note() { printf '    %s\n' "$*" >&2; }
+
+# die CODE WHAT NEXT...: one line of what happened, then what to do next.
+die() {
+    local code=$1
+    printf 'error: %s\n' "$2" >&2
+    shift 2
+    local line
+    for line in "$@"; do printf '  next: %s\n' "$line" >&2; done
+    exit "$code"
+}
+
+# version_at_least HAVE WANT: 2.26.1-4 >= 2.24.4
+version_at_least() {
+    [ "$(printf '%s\n%s\n' "$2" "${1#v}" | sort -V | head -n1)" = "$2" ]
+}
+
+# os_field NAME: one field of os-release, empty when absent.
+os_field() {
+    local file=${OS_RELEASE:-/etc/os-release}
+    [ -r "$file" ] || return 0
+    # A subshell, because os-release is shell syntax and would set our own names.
+    (
+        # shellcheck disable=SC1090
+        . "$file"
+        printf '%s' "${!1:-}"
+    )
+}
+
+# os_kind: debian12 | debian13 (or newer, or testing) | ubuntu (24.04 or newer) | other
+os_kind() {
+    local id version
+    id=$(os_field ID)
+    version=$(os_field VERSION_ID)
+    case $id in
+    debian)
+        if [ -z "$version" ] || [ "${version%%.*}" -ge 13 ]; then
+            echo debian13
+        elif [ "${version%%.*}" -eq 12 ]; then
+            echo debian12
+        else
+            echo other
+        fi
+        ;;
+    ubuntu) if version_at_least "${version:-0}" 24.04; then echo ubuntu; else echo other; fi ;;
+    *) echo other ;;
+    esac
+}
+
+os_name() {
+    local name
+    name=$(os_field PRETTY_NAME)
+    printf '%s' "${name:-$(uname -s)}"
+}
+
+# engine_packages KIND: what holds the engine, compose v2 and buildx there.
+engine_packages() {
+    case $1 in
+    debian12 | debian13) echo docker.io docker-cli docker-compose docker-buildx ;;
+    ubuntu) echo docker.io docker-compose-v2 docker-buildx ;;
+    *) return 1 ;;
+    esac
+}
+
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# can_be_root: root already, or sudo that works without asking, or a terminal where it can ask.
+can_be_root() {
+    is_root && return 0
+    command -v sudo >/dev/null 2>&1 || return 1
+    sudo -n true 2>/dev/null || [ -t 0 ]
+}
+
+as_root() {
+    if is_root; then "$@"; else sudo -- "$@"; fi
+}
+
+# source_files: the machine's apt source files, those that exist.
+source_files() {
+    local etc=${APT_ETC:-/etc/apt} file
+    for file in "$etc"/sources.list "$etc"/sources.list.d/*.list "$etc"/sources.list.d/*.sources; do
+        # Our own earlier derivation is not a source to derive from.
+        case $file in */vaultcube-*) continue ;; esac
+        if [ -f "$file" ]; then printf '%s\n' "$file"; fi
+    done
+}
+
+# derive_sources FROM TO: the machine's Debian sources (deb822 on stdout) with suite TO in place of
+# FROM: same mirrors, same keyrings, component main only. Fails when there is none to derive from.
+derive_sources() {
+    local from=$1 to=$2 file out=""
+    while IFS= read -r file; do
+        case $file in
+        *.sources) out+=$(derive_deb822 "$from" "$to" <"$file") ;;
+        *) out+=$(derive_one_line "$from" "$to" <"$file") ;;
+        esac
+        out+=$'\n'
+    done < <(source_files)
+    out=$(printf '%s' "$out" | sed '/./,$!d')
+    [ -n "$out" ] || return 1
+    printf '%s\n' "$out"
+}
+
+# Both awk programs share this: which suites and URIs are Debian's own. A third party that also
+# names its suite after the release (and its component `main`) is kept out by the URI.
+readonly DERIVE_AWK='
+function map_suite(s,   tail) {
+    sub(/\/$/, "", s)
+    tail = s
+    if (!sub("^(" from "|stable|oldstable)", "", tail)) return ""
+    return (tail == "" || tail == "-updates" || tail == "-security") ? to tail : ""
+}
+function map_suites(list,   n, i, parts, one, out) {
+    n = split(list, parts, /[ \t]+/)
+    for (i = 1; i <= n; i++) {
+        one = parts[i] == "" ? "" : map_suite(parts[i])
+        if (one != "") out = out (out == "" ? "" : " ") one
+    }
+    return out
+}
+function is_debian(uris, components) {
+    return uris ~ /\/debian(-security)?(\/|$|[ \t])/ && (" " components " ") ~ /[ \t]main[ \t]/
+}'
+
+derive_one_line() {
+    awk -v from="$1" -v to="$2" "$DERIVE_AWK"'
+    $1 == "deb" {
+        line = $0
+        sub(/[ \t]*#.*/, "", line)
+        options = ""
+        if (match(line, /\[[^]]*\]/)) {
+            options = substr(line, RSTART + 1, RLENGTH - 2)
+            line = substr(line, 1, RSTART - 1) substr(line, RSTART + RLENGTH)
+        }
+        n = split(line, word, /[ \t]+/)
+        components = ""
+        for (i = 4; i <= n; i++) components = components " " word[i]
+        suites = map_suites(word[3])
+        if (suites == "" || !is_debian(word[2], components)) next
+        printf "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n", word[2], suites
+        n = split(options, option, /[ \t]+/)
+        for (i = 1; i <= n; i++) {
+            if (option[i] !~ /=/) continue
+            name = option[i]; sub(/=.*/, "", name)
+            value = option[i]; sub(/^[^=]*=/, "", value); gsub(/,/, " ", value)
+            if (name == "arch") name = "Architectures"
+            else if (name == "lang") name = "Languages"
+            else if (name == "target") name = "Targets"
+            else if (name == "signed-by") name = "Signed-By"
+            printf "%s: %s\n", name, value
+        }
+        print ""
+    }'
+}
+
+derive_deb822() {
+    awk -v from="$1" -v to="$2" "$DERIVE_AWK"'
+    function flush_stanza(   suites, i) {
+        suites = map_suites(value["suites"])
+        if (count && (" " value["types"] " ") ~ /[ \t]deb[ \t]/ && tolower(value["enabled"]) !~ /^(no|false|0|off)/ \
+            && suites != "" && is_debian(value["uris"], value["components"])) {
+            printf "Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n", value["uris"], suites
+            # Everything else as it stands: Signed-By may hold a whole key over many lines.
+            for (i = 1; i <= count; i++)
+                if (key[i] !~ /^(types|uris|suites|components|enabled)$/) print text[i]
+            print ""
+        }
+        split("", value); split("", key); split("", text); count = 0
+    }
+    /^[ \t]*#/ { next }
+    /^[ \t]*$/ { flush_stanza(); next }
+    /^[ \t]/ {
+        text[count] = text[count] "\n" $0
+        more = $0; sub(/^[ \t]+/, "", more)
+        value[key[count]] = value[key[count]] " " more
+        next
+    }
+    {
+        name = $0; sub(/:.*/, "", name)
+        rest = $0; sub(/^[^:]*:[ \t]*/, "", rest); sub(/[ \t]+$/, "", rest)
+        count++
+        key[count] = tolower(name); text[count] = $0; value[key[count]] = rest
+    }
+    END { flush_stanza() }'
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Every static check, or those named: lint.sh [ruff|format|mypy|imports|hadolint|shellcheck|yamllint|compose]...
+# All of them run even when one fails; the exit code is 1 then. Tools come from the dev lock in .venv.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+
+readonly ALL=(ruff format mypy imports hadolint shellcheck yamllint compose)
+readonly BIN=.venv/bin
+
+# run_on PATTERNS -- COMMAND...: the command with all files git knows or would add.
+run_on() {
+    local patterns=() files
+    while [ "$1" != -- ]; do patterns+=("$1") && shift; done
+    shift
+    mapfile -d '' -t files < <(git ls-files -z --cached --others --exclude-standard --deduplicate -- "${patterns[@]}")
+    # A file deleted but still in the index is no longer there to check.
+    local here=() file
+    for file in "${files[@]}"; do if [ -e "$file" ]; then here+=("$file"); fi; done
+    if [ "${#here[@]}" -eq 0 ]; then note "no file matches" && return; fi
+    "$@" "${here[@]}"
+}
+
+check_ruff() { "$BIN/ruff" check .; }
+check_format() { "$BIN/ruff" format --check .; }
+check_mypy() { "$BIN/mypy"; }
+check_imports() { "$BIN/lint-imports"; }
+check_hadolint() { run_on '*Dockerfile' '*.Dockerfile' -- "$BIN/hadolint"; }
+check_shellcheck() { run_on '*.sh' .ci/run -- "$BIN/shellcheck"; }
+check_yamllint() { run_on '*.yml' '*.yaml' .yamllint -- "$BIN/yamllint" --strict; }
+
+# A GPU-less file only means something on top of the file it changes.
+check_compose() {
+    local file failed=0
+    for file in compose/*.yml; do
+        case $file in
+        *.cpu.yml) docker compose -f "${file%.cpu.yml}.yml" -f "$file" config -q || failed=1 ;;
+        *) docker compose -f "$file" config -q || failed=1 ;;
+        esac
+    done
+    return "$failed"
+}
+
+[ -x "$BIN/ruff" ] || die "$EXIT_REFUSED" "the tools are not installed" "run: make setup"
+failed=()
+for name in "${@:-${ALL[@]}}"; do
+    [[ " ${ALL[*]} " == *" $name "* ]] || die 2 "lint.sh: no check is called '$name'" "one of: ${ALL[*]}"
+    say "$name"
+    "check_$name" || failed+=("$name")
+done
+[ "${#failed[@]}" -eq 0 ] || die 1 "these checks failed: ${failed[*]}" "see above; 'make format' mends what can be mended"
+say "all clean"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Everything a fresh machine lacks, then COMMAND in that environment:
+#   setup.sh [COMMAND...]
+# Virtual environment, Docker engine, base image, PyTorch image; each step does nothing when its work is done.
+# COMMAND sees the base image's name in BASE_IMAGE (compose, bake) and VAULTCUBE_BASE_IMAGE (vaultcube).
+# Exit: COMMAND's own code, or that of the step that failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+scripts/venv.sh
+scripts/engine.sh
+base=$(scripts/base-image.sh)
+export BASE_IMAGE=$base VAULTCUBE_BASE_IMAGE=$base
+.venv/bin/vaultcube images build pytorch --flavour cu124 >&2
+if [ "$#" -gt 0 ]; then exec "$@"; fi
