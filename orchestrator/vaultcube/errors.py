@@ -1,0 +1,271 @@
+"""Every error a user can meet: a stable code, what happened, what to do next, and the exit code of the command.
+
+The text of an error is two lines: the message and the next step. Codes are stable words to search for;
+docs/errors.md lists them and is tested to be current.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VaultCubeError(Exception):
+    """Base of all errors that are shown without a traceback.
+
+    Args:
+        message: One line of what happened.
+        next_step: One line of what to do about it; the class's own when left out.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    summary: ClassVar[str] = "something failed"
+    next_step: str = "Run the same command with --debug and read the traceback."
+
+    def __init__(self, message: str, *, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if next_step is not None:
+            self.next_step = next_step
+
+
+# --- 2: usage ---------------------------------------------------------------------------------------------
+
+
+class UsageError(VaultCubeError):
+    """The command line or a file it names is wrong."""
+
+    code = "usage"
+    exit_code = 2
+    summary = "the command line, or a file it names, does not make sense"
+    next_step = "See the command's --help for what it takes."
+
+
+class BadParameterError(UsageError):
+    """A parameter of a workload is out of its range or contradicts another one."""
+
+    code = "bad-parameter"
+    summary = "a workload parameter is out of range, or the workload itself refused it"
+
+
+class GpuSelectionError(UsageError):
+    """`--gpus` is not in the grammar, or names a GPU that is not there."""
+
+    code = "gpu-selection"
+    summary = "--gpus is not in the grammar, or names GPUs that are not there"
+    next_step = "Use all, none, a count such as 2, or device=0,2 or device=GPU-<uuid>."
+
+
+class ProfileError(UsageError):
+    """A profile cannot be found or read."""
+
+    code = "profile"
+    summary = "the profile cannot be found, or its TOML is wrong"
+    next_step = "Name a built-in profile (vault-cube-5090) or a TOML file."
+
+
+class NotFoundError(UsageError):
+    """No run or instance has that name."""
+
+    code = "not-found"
+    summary = "no run or instance has that name"
+    next_step = "See `vaultcube ps` for what is running and `vaultcube runs list` for what was kept."
+
+
+# --- 3: refused: the environment cannot do it ---------------------------------------------------------------
+
+
+class RefusedError(VaultCubeError):
+    """The environment cannot do what was asked; nothing was started."""
+
+    code = "refused"
+    exit_code = 3
+    summary = "the environment cannot do it"
+
+
+class EngineMissingError(RefusedError):
+    """There is no `docker` command."""
+
+    code = "docker-missing"
+    summary = "there is no docker command on the PATH"
+    next_step = "Install Docker Engine with the compose and buildx plugins (in a checkout: make setup)."
+
+
+class EngineUnreachableError(RefusedError):
+    """The docker command is there and no engine answers it."""
+
+    code = "engine-unreachable"
+    summary = "no Docker engine answers"
+    next_step = "Start it (sudo systemctl start docker; in a checkout: make setup) or point DOCKER_HOST at one."
+
+
+class EnginePermissionError(RefusedError):
+    """The engine's socket may not be used by this user."""
+
+    code = "engine-permission"
+    summary = "this user may not use the engine's socket"
+    next_step = "Join the docker group (sudo usermod -aG docker $USER) and log in again, or use sudo."
+
+
+class ComposeMissingError(RefusedError):
+    """Docker has no compose plugin, or one that is too old."""
+
+    code = "compose-missing"
+    summary = "docker has no compose v2 plugin, or one older than 2.24.4"
+    next_step = "Install Docker Compose 2.24.4 or newer (Debian: docker-compose, Ubuntu: docker-compose-v2)."
+
+
+class BuildxMissingError(RefusedError):
+    """Docker has no buildx plugin, or one that is too old."""
+
+    code = "buildx-missing"
+    summary = "docker has no buildx plugin, or one older than 0.13"
+    next_step = "Install Docker Buildx 0.13 or newer (Debian and Ubuntu: docker-buildx)."
+
+
+class DiskTooSmallError(RefusedError):
+    """There is too little room for what is about to be written."""
+
+    code = "disk-too-small"
+    summary = "too little disk space for an image or a run"
+    next_step = "Free space (docker system df shows what Docker holds, docker builder prune clears its cache)."
+
+
+class ResultsUnwritableError(RefusedError):
+    """The results directory cannot be written."""
+
+    code = "results-unwritable"
+    summary = "the results directory cannot be created or written"
+    next_step = "Choose another place with --results-dir or VAULTCUBE_RESULTS_DIR."
+
+
+class DataUnreadableError(RefusedError):
+    """A folder that a workload needs cannot be read by the container's user."""
+
+    code = "data-unreadable"
+    summary = "a data folder is missing, or the container's user cannot read it"
+    next_step = "Give a folder of class folders with images that the user who runs vaultcube can read."
+
+
+class GpuUnavailableError(RefusedError):
+    """GPUs were asked for and there are not enough."""
+
+    code = "gpu-unavailable"
+    summary = "fewer GPUs are there than were asked for"
+    next_step = "Ask for fewer (--gpus), or run on the CPU with --gpus none."
+
+
+class FlavourError(RefusedError):
+    """The image flavour has no code for a chosen GPU."""
+
+    code = "flavour-unsupported"
+    summary = "the image flavour cannot run on a chosen GPU"
+    next_step = "Leave --flavour at auto."
+
+
+class BaseImageError(RefusedError):
+    """The base image is not there and cannot be pulled."""
+
+    code = "base-image"
+    summary = "the base image is not on this machine and cannot be pulled"
+    next_step = "Check the network, or name another one with --base-image (in a checkout: make setup makes one)."
+
+
+class RunActiveError(RefusedError):
+    """Something that must be finished is still running."""
+
+    code = "run-active"
+    summary = "the run is still going on"
+    next_step = "Wait for it, or stop it with `vaultcube down RUN`."
+
+
+# --- 1: the workload, or what it needs, failed ---------------------------------------------------------------
+
+
+class WorkloadError(VaultCubeError):
+    """A workload failed after it began."""
+
+    code = "workload-failed"
+    summary = "the workload ended with an error of its own"
+    next_step = "Read `vaultcube logs RUN`."
+
+
+class ImageBuildError(WorkloadError):
+    """An image build failed half-way."""
+
+    code = "image-build"
+    summary = "building an image failed half-way"
+    next_step = "Fix what the lines above say and run the same command again: finished steps are kept."
+
+
+class ContainerKilledError(WorkloadError):
+    """Something outside killed a container."""
+
+    code = "container-killed"
+    summary = "a container was killed from outside (docker kill, a crash of the engine, the kernel)"
+    next_step = "Find out who killed it (journalctl -k, docker events), then run again."
+
+
+class ContainerMemoryError(WorkloadError):
+    """A container met its memory limit."""
+
+    code = "container-out-of-memory"
+    summary = "the kernel killed a container at its memory limit"
+    next_step = "Give it more with --memory, or a smaller --batch-size."
+
+
+class ContainerStoppedError(WorkloadError):
+    """Somebody else stopped a container."""
+
+    code = "container-stopped"
+    summary = "a container was stopped by somebody else"
+    next_step = "Run again when nobody stops it."
+
+
+class StartError(WorkloadError):
+    """The engine refused to create or start a container."""
+
+    code = "start-failed"
+    summary = "the engine could not create or start a container"
+    next_step = "Read the engine's words above."
+
+
+class RunTimeoutError(WorkloadError):
+    """A run took longer than its limit."""
+
+    code = "timeout"
+    summary = "the run took longer than --timeout and was stopped"
+    next_step = "Read `vaultcube logs RUN` for where it stood still, or allow more with --timeout."
+
+
+class EngineLostError(WorkloadError):
+    """The engine stopped answering while a run was going on."""
+
+    code = "engine-lost"
+    summary = "the engine went away in the middle of a run"
+    next_step = "Start the engine again, then clear what is left with `vaultcube down RUN`."
+
+
+# --- 130: interrupted ----------------------------------------------------------------------------------------
+
+
+class InterruptedRunError(VaultCubeError):
+    """Ctrl-C or SIGTERM."""
+
+    code = "interrupted"
+    exit_code = 130
+    summary = "stopped by Ctrl-C, SIGTERM or `vaultcube down`"
+    next_step = "Run it again when you want the measurement."
+
+
+def all_errors() -> list[type[VaultCubeError]]:
+    """Return every error class, parents before children, in the order they are written."""
+    found: list[type[VaultCubeError]] = []
+
+    def walk(cls: type[VaultCubeError]) -> None:
+        found.append(cls)
+        for child in cls.__subclasses__():
+            walk(child)
+
+    walk(VaultCubeError)
+    return found

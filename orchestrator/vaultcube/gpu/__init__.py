@@ -1,0 +1,1 @@
+"""GPUs: what is there, which are chosen, which image flavour can run on them."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: its schema, its events, where it is kept, and how it is judged."""

@@ -1,0 +1,227 @@
+"""What a workload says while it runs: one JSON object a line in `events.jsonl`.
+
+Writers live in the images (`images/common/events.py`); this is the reading side. A line that cannot be read is
+never dropped silently: it is counted, and a run with such lines cannot get a verdict on its timings.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+LAUNCHER_RANK = -1
+
+
+class Event(BaseModel):
+    """The envelope: every event has these, `seq` counts per rank from 0, `mono` is a monotonic clock in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    schema_: Literal[1] = Field(alias="schema")
+    seq: int = Field(ge=0)
+    time: AwareDatetime
+    mono: float
+    rank: int = Field(ge=LAUNCHER_RANK)
+
+
+class Started(Event):
+    """The launcher's first line."""
+
+    kind: Literal["started"]
+    program: str
+    params: dict[str, Any]
+    world_size: int = Field(ge=1)
+    device: Literal["cuda", "cpu"]
+    python: str
+
+
+class Frameworks(Event):
+    """Versions of what the image carries; null where a part is absent."""
+
+    kind: Literal["frameworks"]
+    versions: dict[str, str | None]
+
+
+class Device(Event):
+    """The device a rank computes on."""
+
+    kind: Literal["device"]
+    device_index: int
+    name: str
+    uuid: str | None = None
+    compute_capability: str | None = None
+    memory_bytes: int | None = None
+    architectures: list[str] = Field(default_factory=list)
+
+
+class AllReduce(Event):
+    """The value-checked all-reduce of one rank; `mismatches` counts wrong elements over all sizes."""
+
+    kind: Literal["allreduce"]
+    backend: str
+    correct: bool
+    mismatches: int = Field(ge=0)
+    sizes_bytes: list[int]
+    elapsed_s: float = Field(ge=0)
+
+
+class Phase(Event):
+    """A measuring phase begins: one rank alone (`solo`) or all together (`all`)."""
+
+    kind: Literal["phase"]
+    phase: Literal["solo", "all"]
+    subject_rank: int | None = None
+
+
+class Warmup(Event):
+    """Warm-up ended; `plateau` says whether the step time became flat."""
+
+    kind: Literal["warmup"]
+    phase: Literal["solo", "all"]
+    subject_rank: int | None = None
+    steps: int = Field(ge=0)
+    plateau: bool
+    step_time_s: float = Field(gt=0)
+
+
+class Window(Event):
+    """One timed window as one rank saw it: its own samples and its own elapsed time."""
+
+    kind: Literal["window"]
+    phase: Literal["solo", "all"]
+    subject_rank: int | None = None
+    index: int = Field(ge=0)
+    steps: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    elapsed_s: float = Field(gt=0)
+
+
+class Progress(Event):
+    """How far the run is, in units of windows."""
+
+    kind: Literal["progress"]
+    done: int = Field(ge=0)
+    total: int = Field(ge=1)
+
+
+class Finished(Event):
+    """A rank came to its end. `loss` is null when it was not finite."""
+
+    kind: Literal["finished"]
+    elapsed_s: float = Field(ge=0)
+    loss: float | None = None
+    memory_peak_bytes: int | None = None
+
+
+class ErrorEvent(Event):
+    """A program says why it stops, and the exit code it stops with."""
+
+    kind: Literal["error"]
+    code: str
+    message: str
+    next_step: str = ""
+    exit_code: int
+
+
+class Other(Event):
+    """A kind this version does not know. Kept, not judged."""
+
+    kind: str
+
+
+Known = Annotated[
+    Started | Frameworks | Device | AllReduce | Phase | Warmup | Window | Progress | Finished | ErrorEvent,
+    Field(discriminator="kind"),
+]
+AnyEvent = Known | Other
+ADAPTER: TypeAdapter[Known] = TypeAdapter(Known)
+KINDS = frozenset(
+    {"started", "frameworks", "device", "allreduce", "phase", "warmup", "window", "progress", "finished", "error"}
+)
+
+
+class Garbled(BaseModel):
+    """A line that is not an event, and why (line numbers from 1)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    line: int
+    reason: str
+
+
+def parse_line(text: str, line: int) -> AnyEvent | Garbled:
+    """Read one line.
+
+    Returns:
+        The event, `Other` for a kind unknown to this version, or `Garbled` for anything that is not an event.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Garbled(line=line, reason=f"not JSON: {str(error)[:80]}")
+    if not isinstance(raw, dict):
+        return Garbled(line=line, reason="not a JSON object")
+    try:
+        if isinstance(raw.get("kind"), str) and raw["kind"] not in KINDS:
+            return Other.model_validate(raw)
+        return ADAPTER.validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Garbled(line=line, reason=f"{where}: {first['msg']}"[:120])
+
+
+class EventLog:
+    """Collects events from chunks of bytes, as they come out of a file that is being written.
+
+    Attributes:
+        events: what was read so far, in file order.
+        garbled: the lines that were no events.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[AnyEvent] = []
+        self.garbled: list[Garbled] = []
+        self._rest = b""
+        self._line = 0
+
+    def feed(self, chunk: bytes) -> list[AnyEvent]:
+        """Take more bytes and return the events completed by them; an unfinished line waits for its newline."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        fresh = [event for line in lines if (event := self._take(line)) is not None]
+        self.events += fresh
+        return fresh
+
+    def close(self) -> list[AnyEvent]:
+        """Say that nothing more comes: what is left without a newline is read as a last line."""
+        rest, self._rest = self._rest, b""
+        event = self._take(rest) if rest else None
+        if event is None:
+            return []
+        self.events.append(event)
+        return [event]
+
+    def _take(self, line: bytes) -> AnyEvent | None:
+        self._line += 1
+        text = line.decode("utf-8", errors="replace").strip()
+        if not text:
+            return None
+        parsed = parse_line(text, self._line)
+        if isinstance(parsed, Garbled):
+            self.garbled.append(parsed)
+            return None
+        return parsed
+
+
+def sequence_gaps(events: list[AnyEvent]) -> list[str]:
+    """Return one sentence for every rank whose `seq` does not count 0, 1, 2, ... in file order."""
+    expected: dict[int, int] = {}
+    gaps: dict[int, str] = {}
+    for event in events:
+        want = expected.get(event.rank, 0)
+        if event.seq != want and event.rank not in gaps:
+            gaps[event.rank] = f"rank {event.rank} wrote event {event.seq} where {want} was due"
+        expected[event.rank] = event.seq + 1
+    return list(gaps.values())

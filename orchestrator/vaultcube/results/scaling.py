@@ -1,0 +1,210 @@
+"""Measurements of a data-parallel training run from its events: throughput, weak scaling, and what spoils them.
+
+Shared by every training workload; it knows nothing of a framework. Windows that contradict each other, lost lines and
+a warm-up that never settled are disturbances: the figures are shown, and no verdict is built on them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vaultcube.results.events import (
+    AllReduce,
+    AnyEvent,
+    Finished,
+    Garbled,
+    Started,
+    Warmup,
+    Window,
+    sequence_gaps,
+)
+from vaultcube.results.judge import Measurement
+from vaultcube.results.schema import Metric, Status
+from vaultcube.results.statistics import Rate, group_windows, throughput, throughput_estimate, weak_scaling
+
+# A window may claim this much more than the time since the one before it (the event is written after the window).
+CLOCK_SLACK = 1.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the plan asked for: ranks, samples a rank and step, timed windows a phase."""
+
+    world_size: int
+    batch_size: int
+    windows: int
+
+
+def measure_training(
+    events: Sequence[AnyEvent], garbled: Sequence[Garbled], expected: Expected, status: Status
+) -> Measurement:
+    """Turn the events of a training run into metrics.
+
+    Args:
+        events: in file order.
+        garbled: lines that could not be read.
+        expected: what the plan asked for.
+        status: how the run ended; a rank that had no time to finish is not a lost one.
+
+    Returns:
+        Metrics, reasons for those that are missing, and disturbances. Never raises on what events say.
+    """
+    started = next((event for event in events if isinstance(event, Started)), None)
+    if started is None:
+        reason = "the workload never started"
+        return Measurement(missing=dict.fromkeys(NAMES, reason), disturbances=_unreadable(garbled))
+
+    metrics: dict[str, Metric] = {}
+    missing: dict[str, str] = {"gpu_utilisation": "no telemetry was recorded"}
+    _completion(events, expected, status, metrics, missing)
+    _allreduce(events, expected, metrics, missing)
+
+    solo = [_windows(events, "solo", rank) for rank in range(expected.world_size)]
+    together = [_windows(events, "all", rank) for rank in range(expected.world_size)]
+    disturbances = [
+        *_unreadable(garbled),
+        *sequence_gaps(list(events)),
+        *_contradictions(events, expected, started),
+        *_unsettled(events),
+    ]
+    _timings(solo, together, expected, metrics, missing)
+    return Measurement(metrics=metrics, missing=missing, disturbances=disturbances)
+
+
+NAMES = (
+    "throughput_samples_per_s",
+    "scaling_efficiency",
+    "gpu_utilisation",
+    "ranks_lost",
+    "allreduce_mismatches",
+    "losses_not_finite",
+)
+
+
+def _completion(
+    events: Sequence[AnyEvent],
+    expected: Expected,
+    status: Status,
+    metrics: dict[str, Metric],
+    missing: dict[str, str],
+) -> None:
+    ends = {event.rank: event for event in events if isinstance(event, Finished)}
+    if status is Status.INTERRUPTED:
+        missing["ranks_lost"] = "the run was interrupted"
+    else:
+        metrics["ranks_lost"] = Metric(value=expected.world_size - len(ends), unit="ranks")
+    if len(ends) < expected.world_size:
+        missing["losses_not_finite"] = f"only {len(ends)} of {expected.world_size} ranks came to their end"
+    else:
+        lost = sum(end.loss is None for end in ends.values())
+        metrics["losses_not_finite"] = Metric(value=lost, unit="ranks")
+    peaks = [end.memory_peak_bytes for end in ends.values() if end.memory_peak_bytes is not None]
+    if peaks:
+        metrics["memory_peak_bytes"] = Metric(value=max(peaks), unit="bytes")
+
+
+def _allreduce(
+    events: Sequence[AnyEvent], expected: Expected, metrics: dict[str, Metric], missing: dict[str, str]
+) -> None:
+    by_rank = {event.rank: event for event in events if isinstance(event, AllReduce)}
+    # `correct` and `mismatches` are told separately: either one is enough to condemn.
+    wrong = sum(max(event.mismatches, int(not event.correct)) for event in by_rank.values())
+    if wrong or len(by_rank) == expected.world_size:
+        metrics["allreduce_mismatches"] = Metric(value=wrong, unit="elements")
+    else:
+        missing["allreduce_mismatches"] = f"only {len(by_rank)} of {expected.world_size} ranks reported it"
+
+
+def _windows(events: Sequence[AnyEvent], phase: Literal["solo", "all"], rank: int) -> list[Window]:
+    return [event for event in events if isinstance(event, Window) and event.phase == phase and event.rank == rank]
+
+
+def _rates(windows: Sequence[Window]) -> list[Rate]:
+    return [Rate(window.samples, window.elapsed_s) for window in windows]
+
+
+def _timings(
+    solo: list[list[Window]],
+    together: list[list[Window]],
+    expected: Expected,
+    metrics: dict[str, Metric],
+    missing: dict[str, str],
+) -> None:
+    complete_solo = all(len(windows) >= expected.windows for windows in solo)
+    complete_all = all(len(windows) == len(together[0]) >= expected.windows for windows in together)
+    if complete_solo:
+        alone = [throughput(_rates(windows)) for windows in solo]
+        metrics["solo_throughput_samples_per_s"] = Metric(value=sum(alone) / len(alone), unit="samples/s")
+        metrics["solo_throughput_slowest_samples_per_s"] = Metric(value=min(alone), unit="samples/s")
+    if not complete_all:
+        had = min(len(windows) for windows in together)
+        reason = f"{had} of {expected.windows} windows of all ranks together were timed"
+        missing["throughput_samples_per_s"] = missing["scaling_efficiency"] = reason
+        return
+    group = group_windows([_rates(windows) for windows in together])
+    total = throughput_estimate(group)
+    metrics["throughput_samples_per_s"] = Metric(value=total.value, unit="samples/s", ci95=total.ci95)
+    seconds = [sum(window.elapsed_s for window in windows) for windows in together]
+    steps = sum(window.steps for window in together[0])
+    metrics["step_time_s"] = Metric(value=max(seconds) / steps, unit="s")
+    metrics["rank_time_spread_ratio"] = Metric(value=max(seconds) / min(seconds), unit="ratio")
+    if expected.world_size == 1:
+        missing["scaling_efficiency"] = "there is one rank, and nothing to scale over"
+    elif not complete_solo:
+        missing["scaling_efficiency"] = "not every rank was timed alone"
+    else:
+        scaling = weak_scaling([_rates(windows) for windows in solo], group)
+        metrics["scaling_efficiency"] = Metric(value=scaling.value, unit="ratio", ci95=scaling.ci95)
+
+
+def _unreadable(garbled: Sequence[Garbled]) -> list[str]:
+    if not garbled:
+        return []
+    lines = ", ".join(str(line.line) for line in garbled[:5])
+    return [f"{len(garbled)} event line(s) cannot be read (line {lines}): {garbled[0].reason}"]
+
+
+def _contradictions(events: Sequence[AnyEvent], expected: Expected, started: Started) -> list[str]:
+    found: list[str] = []
+    if sum(isinstance(event, Started) for event in events) > 1:
+        found.append("the workload started more than once in one run")
+    if started.world_size != expected.world_size:
+        found.append(f"{started.world_size} ranks started and {expected.world_size} were planned")
+    strangers = {event.rank for event in events if event.rank >= expected.world_size}
+    found += [f"rank {rank} reported, and there are {expected.world_size}" for rank in sorted(strangers)]
+    by_series: dict[tuple[str, int], list[Window]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, Window):
+            by_series[event.phase, event.rank].append(event)
+    for (phase, rank), windows in by_series.items():
+        found += _contradicting(f"{phase} windows of rank {rank}", windows, expected)
+    return found
+
+
+def _contradicting(series: str, windows: list[Window], expected: Expected) -> list[str]:
+    if [window.index for window in windows] != list(range(len(windows))):
+        return [f"the {series} are numbered {[window.index for window in windows]}"]
+    for before, window in zip([None, *windows], windows, strict=False):
+        if window.samples != window.steps * expected.batch_size:
+            return [
+                f"the {series}: window {window.index} counts {window.samples} samples in {window.steps} steps "
+                f"of {expected.batch_size}"
+            ]
+        if before and window.elapsed_s > (window.mono - before.mono) * CLOCK_SLACK:
+            return [
+                f"the {series}: window {window.index} claims {window.elapsed_s:.3f} s, "
+                f"{window.mono - before.mono:.3f} s after the one before it"
+            ]
+    return []
+
+
+def _unsettled(events: Sequence[AnyEvent]) -> list[str]:
+    return [
+        f"the step time {f'of rank {event.subject_rank} alone' if event.phase == 'solo' else 'of all ranks together'} "
+        f"was not flat after {event.steps} warm-up steps"
+        for event in events
+        if isinstance(event, Warmup) and not event.plateau
+    ]

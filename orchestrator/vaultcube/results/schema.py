@@ -1,0 +1,141 @@
+"""The shape of `result.json` (`vaultcube.result/1`). Its JSON Schema is published in docs/schema/."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = "vaultcube.result/1"
+
+
+class Model(BaseModel):
+    """An immutable record. Unknown keys are kept out, so that a newer reader can read an older file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Verdict(StrEnum):
+    """How a check, or a whole run, came out."""
+
+    PASS = "PASS"  # noqa: S105 - the word for a good verdict
+    FAIL = "FAIL"
+    UNAVAILABLE = "UNAVAILABLE"
+    INVALID = "INVALID"
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    TIMEOUT = "timeout"
+
+
+class Failure(Model):
+    """Why a run did not complete: the error as the user saw it."""
+
+    code: str
+    message: str
+    next_step: str
+
+
+class RunInfo(Model):
+    """The run itself. Times are UTC."""
+
+    id: str
+    workload: str
+    status: Status
+    started: datetime
+    finished: datetime
+    error: Failure | None = None
+
+
+class Metric(Model):
+    """One measured figure. `ci95` is the 95 % confidence interval [low, high] in the same unit."""
+
+    value: float
+    unit: str
+    ci95: tuple[float, float] | None = None
+
+
+Operator = Literal[">=", "<=", "=="]
+
+
+class Target(Model):
+    """What a check asks for."""
+
+    op: Operator
+    value: float
+    unit: str
+
+
+class Check(Model):
+    """One target held against one measurement. `measured` is null when nothing was measured."""
+
+    name: str
+    target: Target
+    measured: float | None = None
+    ci95: tuple[float, float] | None = None
+    verdict: Verdict
+    reason: str
+
+
+class Gpu(Model):
+    """A GPU as NVML describes it. Sizes in bytes; `null` is what the card does not tell."""
+
+    uuid: str
+    index: int
+    name: str
+    pci_bus_id: str
+    compute_capability: str
+    memory_total_bytes: int
+
+
+class Provenance(Model):
+    """Everything needed to say what exactly was run, and on what."""
+
+    vaultcube: str
+    git: str | None = None
+    images: dict[str, str] = Field(default_factory=dict)
+    compose_sha256: str | None = None
+    engine: str | None = None
+    compose: str | None = None
+    driver: str | None = None
+    kernel: str
+    os: str
+    cpu: str
+    frameworks: dict[str, str | None] = Field(default_factory=dict)
+
+
+class Artifact(Model):
+    """A file of the run directory, by its relative path and SHA-256 (hex)."""
+
+    path: str
+    sha256: str
+
+
+class Result(Model):
+    """The outcome of one run: `result.json`."""
+
+    schema_: Literal["vaultcube.result/1"] = Field(default=SCHEMA, alias="schema")
+    run: RunInfo
+    verdict: Verdict
+    simulated: bool
+    device: Literal["cuda", "cpu"]
+    checks: list[Check]
+    metrics: dict[str, Metric]
+    params: dict[str, Any]
+    gpus: list[Gpu]
+    disturbances: list[str] = Field(default_factory=list)
+    provenance: Provenance
+    artifacts: list[Artifact]
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """Return the document as indented JSON with a newline at its end."""
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"

@@ -1,0 +1,204 @@
+"""Run directories: where runs are kept, one folder each, complete in itself.
+
+    <root>/<run id>/plan.json  compose.override.yml  compose.resolved.json  container.log  result.json
+    <root>/<run id>/results/events.jsonl      written by the container
+    <root>/<run id>/run.lock                  held for as long as an orchestrator looks after the run
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError, VaultCubeError
+from vaultcube.results.schema import Artifact, Result
+
+EVENTS = "results/events.jsonl"
+RESULT = "result.json"
+PLAN = "plan.json"
+LOG = "container.log"
+LOCK = "run.lock"
+# Kept aside so that a disk filled by a run can still take its result.json.
+RESERVE = ".reserve"
+RESERVE_BYTES = 256 * 1024
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def run_id(workload: str, stamp: str, suffix: str) -> str:
+    """Return `<workload>-<stamp>-<suffix>`, fit for a compose project and a folder's name.
+
+    Raises:
+        ValueError: it would not be.
+    """
+    name = f"{workload}-{stamp}-{suffix}".lower()
+    if not RUN_ID.fullmatch(name):
+        raise ValueError(f"{name!r} is no run id")
+    return name
+
+
+class RunDirectory:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+
+    @property
+    def events(self) -> Path:
+        """The container's events."""
+        return self.path / EVENTS
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole or not at all.
+
+        Raises:
+            ResultsUnwritableError, DiskTooSmallError: as named.
+        """
+        target = self.path / name
+        part = target.with_name(f".{target.name}.part")
+        with _writing(target):
+            with part.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+
+    def write_result(self, result: Result) -> None:
+        """Write result.json, giving up the reserve first.
+
+        Raises:
+            ResultsUnwritableError, DiskTooSmallError: as named.
+        """
+        (self.path / RESERVE).unlink(missing_ok=True)
+        self.write(RESULT, result.to_json())
+
+    def read_result(self) -> Result | None:
+        """Return the result, or None when there is none yet.
+
+        Raises:
+            NotFoundError: result.json is there and is not one.
+        """
+        try:
+            return Result.model_validate_json((self.path / RESULT).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise NotFoundError(f"{self.path / RESULT} cannot be read as a result: {str(error)[:200]}") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock, which dies with the process, and note its pid in it.
+
+        Raises:
+            BlockingIOError: somebody else holds it.
+        """
+        with (self.path / LOCK).open("a+", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def keeper(self) -> int | None:
+        """Return the pid of the orchestrator that looks after the run, or None when nobody does."""
+        try:
+            with (self.path / LOCK).open("r", encoding="ascii") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read() or 0) or None
+        except (OSError, ValueError):
+            return None
+        return None
+
+    def artifacts(self) -> list[Artifact]:
+        """Return every file of the run but the lock, the reserve and result.json itself, with its SHA-256."""
+        files = sorted(file for file in self.path.rglob("*") if file.is_file() and not file.is_symlink())
+        kept = [file for file in files if file.name not in {LOCK, RESERVE, RESULT} and not file.name.startswith(".")]
+        return [Artifact(path=str(file.relative_to(self.path)), sha256=_sha256(file)) for file in kept]
+
+
+class RunStore:
+    """All run directories below one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def create(self, name: str, *, owner: tuple[int, int] | None = None) -> RunDirectory:
+        """Make a new run directory with its `results` folder.
+
+        Args:
+            name: the run id.
+            owner: uid and gid to give `results` to, when the container runs as another user.
+
+        Raises:
+            ResultsUnwritableError, DiskTooSmallError: as named; nothing is left behind.
+        """
+        run = RunDirectory(self.root / name)
+        with _writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            run.path.mkdir()
+            (run.path / "results").mkdir()
+            (run.path / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
+            if owner is not None:
+                os.chown(run.path / "results", *owner)
+        return run
+
+    def runs(self) -> list[RunDirectory]:
+        """Return all runs, newest first by their ids' time."""
+        if not self.root.is_dir():
+            return []
+        found = [path for path in self.root.iterdir() if (path / PLAN).is_file() and RUN_ID.fullmatch(path.name)]
+        return [RunDirectory(path) for path in sorted(found, key=_time_order, reverse=True)]
+
+    def find(self, name: str) -> RunDirectory:
+        """Return a run by its id, the beginning of it, or `last`.
+
+        Raises:
+            NotFoundError: there is none, or more than one begins so.
+        """
+        runs = self.runs()
+        if name == "last" and runs:
+            return runs[0]
+        exact = [run for run in runs if run.id == name]
+        begins = exact or [run for run in runs if name and run.id.startswith(name)]
+        if len(begins) == 1:
+            return begins[0]
+        if begins:
+            raise NotFoundError(f"{len(begins)} runs begin with {name!r}: {', '.join(run.id for run in begins[:3])}")
+        raise NotFoundError(f"there is no run {name!r} in {self.root}")
+
+
+def _time_order(path: Path) -> str:
+    """Return the id from its time on: the workload's name must not decide what is newest."""
+    return path.name.split("-", 1)[-1]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(target, error) from error
+
+
+def unwritable(target: Path, error: OSError) -> VaultCubeError:
+    """Name the error behind a failed write."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskTooSmallError(
+            f"the disk of {target} is full", next_step="Free some space, or choose another place with --results-dir."
+        )
+    return ResultsUnwritableError(f"cannot write {target}: {error.strerror or error}")

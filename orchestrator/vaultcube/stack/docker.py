@@ -1,0 +1,313 @@
+"""The only file that talks to docker, through its command line, which carries contexts, DOCKER_HOST and TLS with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vaultcube.errors import (
+    BuildxMissingError,
+    ComposeMissingError,
+    EngineLostError,
+    EngineMissingError,
+    EnginePermissionError,
+    EngineUnreachableError,
+    RefusedError,
+    VaultCubeError,
+)
+from vaultcube.stack.process import Child, CommandTimeoutError, Finished, run
+from vaultcube.stack.signals import Stop
+
+LABEL_RUN = "io.vaultcube.run"
+LABEL_WORKLOAD = "io.vaultcube.workload"
+LABEL_DIR = "io.vaultcube.run-dir"
+
+# 2.24.4 is the first with working `!override` and `!reset`.
+COMPOSE_FLOOR = (2, 24, 4)
+# 0.13 is the first with `--progress rawjson`.
+BUILDX_FLOOR = (0, 13, 0)
+QUICK_S = 30.0
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """Versions of the engine and of compose."""
+
+    engine: str
+    compose: str
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """A local image: its id, size in bytes, creation time (RFC 3339) and labels."""
+
+    id: str
+    size_bytes: int
+    created: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as `docker ps` lists it."""
+
+    id: str
+    name: str
+    state: str
+    status: str
+    run: str
+    workload: str
+    run_dir: str
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a container stands: running or not, exit code, killed for memory, and the image it ran."""
+
+    id: str
+    service: str
+    running: bool
+    exit_code: int
+    oom_killed: bool
+    error: str
+    image_id: str
+
+
+class Docker:
+    """Calls of the docker command. Every call has a time limit; `stop` ends it early.
+
+    Args:
+        stop: asked for between polls of every call; None for calls that must not be cut short.
+    """
+
+    def __init__(self, stop: Stop | None = None) -> None:
+        self.stop = stop
+
+    def shielded(self) -> Docker:
+        """Return one that no signal cuts short, for cleaning up."""
+        return Docker(None)
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        """Ours without what would change the meaning of our compose files."""
+        ours = ("COMPOSE_", "VAULTCUBE_", "DDP_", "BASE_IMAGE")
+        return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+
+    def start(self, args: Sequence[str], *, env: Mapping[str, str] | None = None) -> Child:
+        """Start `docker ARGS`.
+
+        Raises:
+            EngineMissingError: there is no docker command.
+        """
+        try:
+            return Child(["docker", *args], env={**self._environment, **(env or {})})
+        except (FileNotFoundError, PermissionError) as error:
+            raise EngineMissingError("there is no docker command on the PATH") from error
+
+    def call(self, args: Sequence[str], *, timeout: float = QUICK_S) -> Finished:
+        """Run `docker ARGS` to its end, whatever its exit status.
+
+        Raises:
+            EngineMissingError: there is no docker command.
+            EngineUnreachableError: it did not answer in time.
+            InterruptedRunError: `stop` was asked for.
+        """
+        return self._finish(self.start(args), timeout)
+
+    def _finish(self, child: Child, timeout: float = QUICK_S) -> Finished:
+        try:
+            return child.result(timeout=timeout, stop=self.stop)
+        except CommandTimeoutError as error:
+            raise EngineUnreachableError(str(error)) from error
+
+    def ask(self, args: Sequence[str], *, timeout: float = QUICK_S) -> str:
+        """Run `docker ARGS` and return its stdout.
+
+        Raises:
+            VaultCubeError: it failed; the class says how (`diagnose`).
+        """
+        return checked(self.call(args, timeout=timeout)).stdout
+
+    def probe(self) -> EngineInfo:
+        """Ask engine and compose for their versions, both at the same time.
+
+        Raises:
+            EngineMissingError, EngineUnreachableError, EnginePermissionError, ComposeMissingError: as named.
+        """
+        engine = self.start(["version", "--format", "{{json .Server.Version}}"])
+        compose = self.start(["compose", "version", "--short"])
+        seen = self._finish(engine)
+        if not seen.ok:
+            compose.end()
+            raise diagnose(seen)
+        return EngineInfo(json.loads(seen.stdout), compose_version(self._finish(compose)))
+
+    def probe_buildx(self) -> str:
+        """Return the version of buildx.
+
+        Raises:
+            BuildxMissingError: there is none, or it is too old.
+        """
+        seen = self.call(["buildx", "version"])
+        found = _version(seen.stdout) if seen.ok else None
+        if found is None or found < BUILDX_FLOOR:
+            raise BuildxMissingError(
+                "docker has no buildx plugin" if found is None else f"buildx {_dotted(found)} is older than 0.13"
+            )
+        return _dotted(found)
+
+    def info(self) -> dict[str, Any]:
+        """Return `docker info` as a dictionary."""
+        found: dict[str, Any] = json.loads(self.ask(["info", "--format", "{{json .}}"]))
+        return found
+
+    def image(self, name: str) -> ImageInfo | None:
+        """Return a local image, or None when there is none of that name."""
+        seen = self.call(["image", "inspect", name])
+        if not seen.ok:
+            if "no such image" in seen.stderr.lower():
+                return None
+            raise diagnose(seen)
+        raw = json.loads(seen.stdout)[0]
+        return ImageInfo(raw["Id"], int(raw["Size"]), raw["Created"], (raw.get("Config") or {}).get("Labels") or {})
+
+    def containers(self, run_id: str | None = None) -> list[Container]:
+        """Return the containers of one run, or of all runs, stopped ones too."""
+        return parse_containers(self.ask(containers_args(run_id)))
+
+    def everything(self) -> tuple[list[Container], list[str]]:
+        """Return the containers of all runs, and the ids of runs that still have networks, asked side by side."""
+        containers = self.start(containers_args(None))
+        networks = self.start(
+            ["network", "ls", "--filter", f"label={LABEL_RUN}", "--format", f'{{{{.Label "{LABEL_RUN}"}}}}']
+        )
+        seen = self._finish(containers)
+        held = self._finish(networks)
+        return parse_containers(checked(seen).stdout), sorted(set(checked(held).stdout.split()))
+
+    def exits(self, ids: Sequence[str]) -> list[Exit]:
+        """Return how containers stand; those that are gone are left out."""
+        if not ids:
+            return []
+        seen = self.call(["inspect", "--type", "container", *ids])
+        if not seen.ok and "no such" not in seen.stderr.lower():
+            raise diagnose(seen)
+        return [_exit(raw) for raw in json.loads(seen.stdout or "[]")]
+
+    def remove_project(self, project: str, *, grace_s: int) -> None:
+        """Stop and remove every container and network of a compose project. Nothing there is no error.
+
+        Raises:
+            VaultCubeError: the engine did not do it.
+        """
+        self.ask(
+            ["compose", "--project-name", project, "down", "--remove-orphans", "--timeout", str(grace_s)],
+            timeout=grace_s + 60,
+        )
+
+
+def containers_args(run_id: str | None) -> list[str]:
+    """Return the argv (after `docker`) that lists containers of one run or of all, one JSON array a line."""
+    wanted = f"label={LABEL_RUN}" + (f"={run_id}" if run_id else "")
+    fields = [".ID", ".Names", ".State", ".Status"] + [f'(.Label "{k}")' for k in (LABEL_RUN, LABEL_WORKLOAD, LABEL_DIR)]
+    row = "[" + ",".join(f"{{{{json {name}}}}}" for name in fields) + "]"
+    return ["ps", "--all", "--no-trunc", "--filter", wanted, "--format", row]
+
+
+def parse_containers(text: str) -> list[Container]:
+    """Read what `containers_args` printed."""
+    return [Container(*json.loads(line)) for line in text.splitlines() if line.strip()]
+
+
+def _exit(raw: Mapping[str, Any]) -> Exit:
+    state = raw["State"]
+    return Exit(
+        id=raw["Id"],
+        service=(raw["Config"].get("Labels") or {}).get("com.docker.compose.service", ""),
+        running=bool(state["Running"]),
+        exit_code=int(state["ExitCode"]),
+        oom_killed=bool(state.get("OOMKilled")),
+        error=state.get("Error") or "",
+        image_id=raw["Image"],
+    )
+
+
+def compose_version(seen: Finished) -> str:
+    """Return compose's version from `docker compose version --short`.
+
+    Raises:
+        ComposeMissingError: docker does not know the command, or it is too old.
+    """
+    found = _version(seen.stdout) if seen.ok else None
+    if found is None:
+        raise ComposeMissingError("docker has no compose v2 plugin")
+    if found < COMPOSE_FLOOR:
+        raise ComposeMissingError(f"compose {_dotted(found)} is older than {_dotted(COMPOSE_FLOOR)}")
+    return _dotted(found)
+
+
+def checked(seen: Finished) -> Finished:
+    """Return it, if it ended well.
+
+    Raises:
+        VaultCubeError: it did not; see `diagnose`.
+    """
+    if not seen.ok:
+        raise diagnose(seen)
+    return seen
+
+
+def diagnose(seen: Finished) -> VaultCubeError:
+    """Name the error behind a docker command that failed, from its stderr."""
+    text = seen.stderr.strip()
+    low = text.lower()
+    if "permission denied" in low and ("socket" in low or "daemon" in low or "docker api" in low):
+        return EnginePermissionError("permission denied on the Docker socket")
+    if any(sign in low for sign in UNREACHABLE):
+        return EngineUnreachableError("no Docker engine answers: " + last_line(text))
+    if "is not a docker command" in low or "unknown docker command" in low:
+        return ComposeMissingError(last_line(text))
+    return RefusedError(
+        f"docker {' '.join(seen.argv[1:3])} failed: {last_line(text) or f'exit status {seen.returncode}'}",
+        next_step="Run the command that failed by hand; --debug shows it whole.",
+    )
+
+
+UNREACHABLE = (
+    "cannot connect to the docker daemon",
+    "failed to connect to the docker api",
+    "error during connect",
+    "connection refused",
+    "dial unix",
+    "connection reset by peer",
+    "is the docker daemon running",
+    "unexpected eof",
+)
+
+
+def engine_is_gone(error: VaultCubeError) -> bool:
+    """Say whether an error means that the engine itself does not answer."""
+    return isinstance(error, EngineUnreachableError | EngineLostError)
+
+
+def last_line(text: str) -> str:
+    """Return the last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _version(text: str) -> tuple[int, int, int] | None:
+    found = re.search(r"v?(\d+)\.(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def _dotted(version: tuple[int, int, int]) -> str:
+    return ".".join(str(part) for part in version)
+
+
+__all__ = ["Container", "Docker", "EngineInfo", "Exit", "ImageInfo", "run"]

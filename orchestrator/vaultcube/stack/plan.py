@@ -1,0 +1,171 @@
+"""What a run will do, decided before anything is started. Pure: no clock, no subprocess, no environment."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from vaultcube.errors import UsageError
+from vaultcube.gpu.flavours import Flavour, choose_flavour
+from vaultcube.gpu.inventory import Inventory
+from vaultcube.gpu.selection import GpuRequest, choose
+from vaultcube.results.profile import Profile
+from vaultcube.results.schema import Gpu, Model
+from vaultcube.workloads import DeviceKind, Workload
+
+MEMORY_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Docker itself refuses a container with less.
+MEMORY_FLOOR = 6 * 2**20
+
+
+class Node(Model):
+    """A machine and the GPUs used on it, by UUID. There is one today; the plan names it so that there can be more."""
+
+    name: str
+    gpus: tuple[str, ...]
+
+
+class Request(Model):
+    """What the user asked for, after parsing.
+
+    Attributes:
+        preset: a preset's name, or null for the device's own.
+        given: parameters named on the command line; null ones are not given.
+        flavour: `auto` or a flavour.
+        timeout_s: the run's time limit in seconds, or null for the workload's own.
+        memory_bytes: the container's memory limit, or null for the compose file's.
+        ranks: ranks on the CPU; on GPUs there is one a GPU.
+    """
+
+    gpus: GpuRequest
+    preset: str | None = None
+    given: dict[str, Any] = Field(default_factory=dict)
+    flavour: str = "auto"
+    timeout_s: float | None = None
+    memory_bytes: int | None = None
+    ranks: int = Field(default=2, ge=1, le=1024)
+
+
+class Plan(Model):
+    """One run, complete: everything that is needed to start it, and later to judge it on another machine."""
+
+    schema_: Literal["vaultcube.plan/1"] = Field(default="vaultcube.plan/1", alias="schema")
+    run_id: str
+    created: datetime
+    workload: str
+    service: str
+    device: DeviceKind
+    world_size: int
+    flavour: Flavour
+    flavour_reason: str
+    image: str
+    nodes: tuple[Node, ...]
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    simulated: bool
+    params: dict[str, Any]
+    profile: Profile
+    command: tuple[str, ...]
+    data_folders: dict[str, str]
+    compose_files: tuple[str, ...]
+    user: str
+    memory_bytes: int | None
+    timeout_s: float
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    def to_json(self) -> str:
+        """Return the document as indented JSON with a newline at its end."""
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"
+
+
+def make_plan(
+    workload: Workload,
+    request: Request,
+    *,
+    profile: Profile,
+    inventory: Inventory,
+    run_id: str,
+    created: datetime,
+    user: str,
+) -> Plan:
+    """Decide everything about a run.
+
+    Args:
+        workload: which one.
+        request: what the user asked for.
+        profile: the acceptance targets.
+        inventory: the GPUs that are there.
+        run_id: also the compose project's name.
+        created: now, in UTC.
+        user: `uid:gid` that the container runs as.
+
+    Raises:
+        BadParameterError, GpuSelectionError, GpuUnavailableError, FlavourError, ProfileError: as named.
+    """
+    gpus = () if request.flavour == Flavour.CPU and request.gpus.kind == "auto" else _gpus(request, inventory)
+    flavour, reason = choose_flavour(request.flavour, gpus)
+    device: DeviceKind = "cuda" if gpus else "cpu"
+    params = workload.resolve(request.preset, request.given, device)
+    workload.targets(profile)
+    world_size = len(gpus) or request.ranks
+    # The cu124 image runs on the CPU as it is: there is no third one to build and keep.
+    tag = Flavour.CU124 if flavour is Flavour.CPU else flavour
+    files = (f"{workload.name}.yml",) + (() if gpus else (f"{workload.name}.cpu.yml",))
+    return Plan(
+        run_id=run_id,
+        created=created,
+        workload=workload.name,
+        service=workload.service,
+        device=device,
+        world_size=world_size,
+        flavour=flavour,
+        flavour_reason=reason,
+        image=f"vaultcube/{workload.image}:{tag}",
+        nodes=(Node(name="localhost", gpus=tuple(gpu.uuid for gpu in gpus)),),
+        gpus=gpus,
+        driver=inventory.driver,
+        simulated=inventory.simulated and bool(gpus),
+        params=params.model_dump(),
+        profile=profile,
+        command=tuple(workload.command(params, world_size=world_size, device=device)),
+        data_folders=workload.data_folders(params),
+        compose_files=files,
+        user=user,
+        memory_bytes=request.memory_bytes,
+        timeout_s=request.timeout_s or workload.timeout_s(params, world_size=world_size, device=device),
+    )
+
+
+def _gpus(request: Request, inventory: Inventory) -> tuple[Gpu, ...]:
+    return choose(request.gpus, inventory.gpus, inventory.reason)
+
+
+def parse_memory(text: str) -> int:
+    """Read a size in Docker's way (`512m`, `8g`) and return bytes.
+
+    Raises:
+        UsageError: it is none, or less than a container can have.
+    """
+    found = re.fullmatch(r"(\d{1,15})([bkmgt]?)b?", text.strip().lower())
+    size = int(found[1]) * MEMORY_UNITS[found[2]] if found else 0
+    if size < MEMORY_FLOOR:
+        raise UsageError(f"--memory {text!r} is no size of 6m or more", next_step="Write it as 512m or 8g.")
+    return size
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration (`90`, `90s`, `30m`, `24h`, `1.5d`) and return seconds, more than 0 and at most 366 days.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip().lower())
+    seconds = float(found[1]) * DURATION_UNITS[found[2] or "s"] if found else 0.0
+    if not 0 < seconds <= 366 * DURATION_UNITS["d"]:
+        raise UsageError(f"{text!r} is no duration", next_step="Write it as 90s, 30m or 24h.")
+    return seconds

@@ -1,0 +1,140 @@
+"""Starting other programs: with a time limit, stoppable, and never left behind. The only file with subprocess."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from vaultcube.errors import InterruptedRunError
+from vaultcube.stack.signals import Stop
+
+POLL_S = 0.1
+GRACE_S = 5.0
+
+
+class CommandTimeoutError(Exception):
+    """A command ran past its limit and was ended."""
+
+    def __init__(self, argv: Sequence[str], seconds: float) -> None:
+        super().__init__(f"{' '.join(argv[:3])} did not answer within {seconds:g} s")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended: its argv, exit status, and what it wrote."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Say whether it ended with 0."""
+        return self.returncode == 0
+
+
+class Child:
+    """A running program in a session of its own, so that a Ctrl-C in the terminal reaches only us.
+
+    Args:
+        argv: the program and its arguments.
+        env: its whole environment, or ours.
+        output: where stdout and stderr go together; None keeps them apart, to be read by `result`.
+    """
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, output: Path | None = None) -> None:
+        self.argv = tuple(argv)
+        sink: IO[bytes] | int = subprocess.PIPE if output is None else output.open("ab")
+        self._process = subprocess.Popen(
+            self.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.PIPE if output is None else subprocess.STDOUT,
+            env=None if env is None else dict(env),
+            start_new_session=True,
+        )
+        if not isinstance(sink, int):
+            sink.close()
+
+    @property
+    def running(self) -> bool:
+        """Say whether it is still going."""
+        return self._process.poll() is None
+
+    def stderr_lines(self) -> IO[bytes]:
+        """Return the stream of stderr, to be read while it runs."""
+        assert self._process.stderr is not None  # noqa: S101 - made with a pipe
+        return self._process.stderr
+
+    def result(self, *, timeout: float | None = None, stop: Stop | None = None) -> Finished:
+        """Wait for its end and return what it wrote.
+
+        Raises:
+            CommandTimeoutError: it took longer than `timeout` seconds and was ended.
+            InterruptedRunError: `stop` was asked for, and it was ended.
+        """
+        waited = 0.0
+        while True:
+            try:
+                out, err = self._process.communicate(timeout=POLL_S)
+            except subprocess.TimeoutExpired:
+                waited += POLL_S
+                if stop is not None and stop.requested:
+                    self.end()
+                    stop.check()
+                if timeout is not None and waited >= timeout:
+                    self.end()
+                    raise CommandTimeoutError(self.argv, timeout) from None
+            else:
+                return Finished(self.argv, self._process.returncode, _text(out), _text(err))
+
+    def end(self, grace_s: float = GRACE_S) -> None:
+        """Ask it to terminate, then kill it and all its children."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self._process.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self._process.wait(grace_s)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def run(
+    argv: Sequence[str], *, timeout: float, stop: Stop | None = None, env: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a command to its end.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+        CommandTimeoutError: it took longer than `timeout` seconds.
+        InterruptedRunError: `stop` was asked for.
+    """
+    return Child(argv, env=env).result(timeout=timeout, stop=stop)
+
+
+def replace(argv: Sequence[str]) -> None:
+    """Become another program, for output that is only passed on (`logs -f`).
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+    os.execvp(argv[0], list(argv))  # noqa: S606 - an argv, no shell
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", errors="replace")
+
+
+__all__ = ["Child", "CommandTimeoutError", "Finished", "InterruptedRunError", "replace", "run"]

@@ -1,0 +1,133 @@
+"""Workloads: one module each. A module holds `WORKLOAD`; nothing else has to know of it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vaultcube.errors import BadParameterError, NotFoundError, ProfileError
+from vaultcube.results.events import AnyEvent, Garbled
+from vaultcube.results.judge import CheckSpec, Measurement
+from vaultcube.results.profile import Profile, describe
+from vaultcube.results.schema import Status
+
+DeviceKind = Literal["cuda", "cpu"]
+
+
+class Params(BaseModel):
+    """A workload's parameters. Every field carries its range and its help text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Targets(BaseModel):
+    """A workload's acceptance targets; the defaults are the customer's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Workload(ABC):
+    """What the orchestrator must know of a workload. Data and pure functions only.
+
+    Attributes:
+        name: its name in the CLI, in results, and of its compose file (`<name>.yml`, GPU-less: `<name>.cpu.yml`).
+        summary: one line for --help.
+        image: the folder in images/ it runs in.
+        service: the compose service that does the work.
+        presets: named parameter sets; "acceptance" is used on GPUs and "smoke" on the CPU unless one is named.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    image: ClassVar[str]
+    service: ClassVar[str]
+    params_type: ClassVar[type[Params]]
+    targets_type: ClassVar[type[Targets]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    @abstractmethod
+    def command(self, params: Any, *, world_size: int, device: DeviceKind) -> list[str]:
+        """Return the container's argv."""
+
+    @abstractmethod
+    def timeout_s(self, params: Any, *, world_size: int, device: DeviceKind) -> float:
+        """Return after how many seconds a run of these parameters is certainly stuck."""
+
+    @abstractmethod
+    def checks(self, targets: Any) -> list[CheckSpec]:
+        """Return the acceptance checks."""
+
+    @abstractmethod
+    def measure(
+        self,
+        events: Sequence[AnyEvent],
+        garbled: Sequence[Garbled],
+        params: Any,
+        *,
+        world_size: int,
+        status: Status,
+    ) -> Measurement:
+        """Turn events into metrics. Must not raise on what events say."""
+
+    def data_folders(self, params: Any) -> dict[str, str]:  # noqa: ARG002 - most have none
+        """Return host folders to mount read-only: {path in the container: path on the host}."""
+        return {}
+
+    def resolve(self, preset: str | None, given: Mapping[str, Any], device: DeviceKind) -> Params:
+        """Return a preset's parameters with the given ones (those that are not None) on top.
+
+        Raises:
+            BadParameterError: no such preset, or a value out of its range.
+        """
+        name = preset or ("acceptance" if device == "cuda" else "smoke")
+        if name not in self.presets:
+            raise BadParameterError(
+                f"there is no preset {name!r} of {self.name}", next_step=f"Presets: {', '.join(self.presets)}."
+            )
+        chosen = {key: value for key, value in given.items() if value is not None}
+        try:
+            return self.params_type.model_validate({**self.presets[name], **chosen})
+        except ValidationError as error:
+            where = str(error.errors()[0]["loc"][0]).replace("_", "-") if error.errors()[0]["loc"] else ""
+            raise BadParameterError(
+                f"{self.name}: {describe(error)}",
+                next_step=f"See --{where} in `vaultcube bench {self.name} --help`."
+                if where
+                else f"See `vaultcube bench {self.name} --help`.",
+            ) from error
+
+    def targets(self, profile: Profile) -> Targets:
+        """Return the profile's targets for this workload; what it leaves out keeps its default.
+
+        Raises:
+            ProfileError: a target this workload does not know.
+        """
+        try:
+            return self.targets_type.model_validate(profile.targets.get(self.name, {}))
+        except ValidationError as error:
+            known = ", ".join(self.targets_type.model_fields)
+            raise ProfileError(
+                f"profile {profile.name}: targets.{self.name}.{describe(error)}", next_step=f"Targets: {known}."
+            ) from error
+
+
+def names() -> list[str]:
+    """Return the names of all workloads, without importing them."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> Workload:
+    """Return a workload by name.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    if name not in names():
+        raise NotFoundError(f"there is no workload {name!r}", next_step=f"Workloads: {', '.join(names())}.")
+    workload: Workload = importlib.import_module(f"{__name__}.{name}").WORKLOAD
+    return workload
