@@ -12,15 +12,17 @@ readonly DEFAULT=debian:bookworm-slim
 readonly LOCAL=vaultcube/base:bookworm
 readonly SUITE=bookworm
 readonly PULL_LIMIT_S=${BASE_IMAGE_PULL_LIMIT_S:-180}
-# An explicitly empty setting means the default, as in make's and compose's `${BASE_IMAGE:-...}`.
-readonly WANTED=${BASE_IMAGE:-$DEFAULT}
+# An empty setting means the default, as in compose's `${BASE_IMAGE:-...}`.
+readonly WANTED=${BASE_IMAGE:-${VAULTCUBE_BASE_IMAGE:-$DEFAULT}}
 
 present() { docker image inspect "$1" >/dev/null 2>&1; }
 
 pull() {
-    local why
+    local why limit=(timeout "$PULL_LIMIT_S")
+    # A Mac has no `timeout`; there Docker's own limits have to do.
+    command -v timeout >/dev/null 2>&1 || limit=(env)
     say "pulling $WANTED (at most $PULL_LIMIT_S s)"
-    if why=$(timeout "$PULL_LIMIT_S" docker pull --quiet "$WANTED" 2>&1 >/dev/null); then return 0; fi
+    if why=$("${limit[@]}" docker pull --quiet "$WANTED" 2>&1 >/dev/null); then return 0; fi
     note "cannot pull it: $(tail -n 1 <<<"${why:-no answer within $PULL_LIMIT_S s}" | cut -c 1-200)"
     return 1
 }
@@ -71,6 +73,7 @@ print_lines() {
 
 # What debian:bookworm-slim leaves out as well; copyright files stay, as their licences ask.
 # The hook merges /usr itself; without it apt takes the package usrmerge, and with that 50 MB of perl.
+# shellcheck disable=SC2016 # mmdebstrap's shell expands the hook's $1, the root being made
 readonly SLIM=(
     '--dpkgopt=path-exclude=/usr/share/doc/*' '--dpkgopt=path-include=/usr/share/doc/*/copyright'
     '--dpkgopt=path-exclude=/usr/share/man/*' '--dpkgopt=path-exclude=/usr/share/info/*'

@@ -2,6 +2,7 @@
 # Shared by the set-up scripts: messages, root, versions, what this system is called.
 # Functions only: sourcing it changes nothing, so the tests source it too.
 
+# shellcheck disable=SC2034 # for those who source this
 readonly EXIT_REFUSED=3 # as in the command line: the environment cannot do it
 
 say() { printf '==> %s\n' "$*" >&2; }

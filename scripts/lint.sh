@@ -11,14 +11,14 @@ readonly BIN=.venv/bin
 
 # run_on PATTERNS -- COMMAND...: the command with all files git knows or would add.
 run_on() {
-    local patterns=() files
+    local patterns=() here=() file
     while [ "$1" != -- ]; do patterns+=("$1") && shift; done
     shift
-    mapfile -d '' -t files < <(git ls-files -z --cached --others --exclude-standard --deduplicate -- "${patterns[@]}")
-    # A file deleted but still in the index is no longer there to check.
-    local here=() file
-    for file in "${files[@]}"; do if [ -e "$file" ]; then here+=("$file"); fi; done
-    if [ "${#here[@]}" -eq 0 ]; then note "no file matches" && return; fi
+    while IFS= read -r -d '' file; do
+        # A file deleted but still in the index is no longer there to check.
+        if [ -e "$file" ]; then here+=("$file"); fi
+    done < <(git ls-files -z --cached --others --exclude-standard --deduplicate -- "${patterns[@]}")
+    [ "${#here[@]}" -gt 0 ] || { note "no file matches ${patterns[*]}" && return 1; }
     "$@" "${here[@]}"
 }
 
@@ -44,7 +44,8 @@ check_compose() {
 
 [ -x "$BIN/ruff" ] || die "$EXIT_REFUSED" "the tools are not installed" "run: make setup"
 failed=()
-for name in "${@:-${ALL[@]}}"; do
+[ "$#" -gt 0 ] || set -- "${ALL[@]}"
+for name; do
     [[ " ${ALL[*]} " == *" $name "* ]] || die 2 "lint.sh: no check is called '$name'" "one of: ${ALL[*]}"
     say "$name"
     "check_$name" || failed+=("$name")

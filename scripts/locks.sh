@@ -17,8 +17,8 @@ if [ -n "$index" ]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}; fi
 if [ -n "${PIP_CERT:-}" ]; then export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}; fi
 
 case ${1:-} in
-"") upgrade=(--upgrade) ;;
---keep) upgrade=() ;;
+"") mode=--upgrade ;;
+--keep) mode= ;;
 *) die 2 "locks.sh: unknown option '$1'" "locks.sh, or locks.sh --keep" ;;
 esac
 
@@ -29,7 +29,7 @@ lock() {
     say "locking $out (Python >= $python)"
     "$UV" pip compile --quiet --no-config --universal --python-version "$python" --generate-hashes \
         --no-emit-index-url --no-emit-find-links --custom-compile-command "make locks" \
-        "${upgrade[@]}" --output-file "$out" "$@" >/dev/null
+        ${mode:+"$mode"} --output-file "$out" "$@" >/dev/null
     if grep -nE '^ *(--(extra-)?index-url|--find-links|[^#]*https?://)' "$out" >&2; then
         die 1 "$out names an address" "a lock must not: see the lines above"
     fi
