@@ -246,6 +246,14 @@ class EngineLostError(WorkloadError):
     next_step = "Start the engine again, then clear what is left with `vaultcube down RUN`."
 
 
+class VerdictError(VaultCubeError):
+    """A run completed, and its verdict is not good enough."""
+
+    code = "verdict"
+    summary = "the run completed, and its verdict is FAIL or INVALID (with --strict also UNAVAILABLE)"
+    next_step = "See which check and why with `vaultcube runs show RUN`."
+
+
 # --- 130: interrupted ----------------------------------------------------------------------------------------
 
 

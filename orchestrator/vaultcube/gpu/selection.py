@@ -50,7 +50,7 @@ def parse_gpus(text: str | None) -> GpuRequest:
             )
         return GpuRequest("count", count=count)
     names = word.removeprefix("device=")
-    if not (word.startswith("device=") or "," in word or word.startswith("GPU-")):
+    if not ("," in word or word.startswith(("device=", "GPU-"))):
         raise GpuSelectionError(f"--gpus {text!r} is not in the grammar")
     parts = [part.strip() for part in names.split(",")]
     for part in parts:

@@ -189,15 +189,11 @@ def _contradicting(series: str, windows: list[Window], expected: Expected) -> li
         return [f"the {series} are numbered {[window.index for window in windows]}"]
     for before, window in zip([None, *windows], windows, strict=False):
         if window.samples != window.steps * expected.batch_size:
-            return [
-                f"the {series}: window {window.index} counts {window.samples} samples in {window.steps} steps "
-                f"of {expected.batch_size}"
-            ]
+            said = f"counts {window.samples} samples in {window.steps} steps of {expected.batch_size}"
+            return [f"the {series}: window {window.index} {said}"]
         if before and window.elapsed_s > (window.mono - before.mono) * CLOCK_SLACK:
-            return [
-                f"the {series}: window {window.index} claims {window.elapsed_s:.3f} s, "
-                f"{window.mono - before.mono:.3f} s after the one before it"
-            ]
+            said = f"claims {window.elapsed_s:.3f} s, {window.mono - before.mono:.3f} s after the one before it"
+            return [f"the {series}: window {window.index} {said}"]
     return []
 
 

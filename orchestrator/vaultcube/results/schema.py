@@ -8,8 +8,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = "vaultcube.result/1"
-
 
 class Model(BaseModel):
     """An immutable record. Unknown keys are kept out, so that a newer reader can read an older file."""
@@ -121,7 +119,7 @@ class Artifact(Model):
 class Result(Model):
     """The outcome of one run: `result.json`."""
 
-    schema_: Literal["vaultcube.result/1"] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal["vaultcube.result/1"] = Field(default="vaultcube.result/1", alias="schema")
     run: RunInfo
     verdict: Verdict
     simulated: bool

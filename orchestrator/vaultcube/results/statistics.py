@@ -48,9 +48,7 @@ def group_windows(per_rank: Sequence[Sequence[Rate]]) -> list[Rate]:
     Raises:
         ValueError: ranks with different numbers of windows.
     """
-    return [
-        Rate(sum(w.samples for w in same), max(w.seconds for w in same)) for same in zip(*per_rank, strict=True)
-    ]
+    return [Rate(sum(w.samples for w in same), max(w.seconds for w in same)) for same in zip(*per_rank, strict=True)]
 
 
 def throughput_estimate(windows: Sequence[Rate]) -> Estimate:

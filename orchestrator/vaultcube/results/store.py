@@ -1,8 +1,8 @@
 """Run directories: where runs are kept, one folder each, complete in itself.
 
-    <root>/<run id>/plan.json  compose.override.yml  compose.resolved.json  container.log  result.json
-    <root>/<run id>/results/events.jsonl      written by the container
-    <root>/<run id>/run.lock                  held for as long as an orchestrator looks after the run
+<root>/<run id>/plan.json  compose.override.yml  compose.resolved.json  container.log  result.json
+<root>/<run id>/results/events.jsonl      written by the container
+<root>/<run id>/run.lock                  held for as long as an orchestrator looks after the run
 """
 
 from __future__ import annotations

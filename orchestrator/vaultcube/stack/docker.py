@@ -20,7 +20,7 @@ from vaultcube.errors import (
     RefusedError,
     VaultCubeError,
 )
-from vaultcube.stack.process import Child, CommandTimeoutError, Finished, run
+from vaultcube.stack.process import Child, CommandTimeoutError, Finished
 from vaultcube.stack.signals import Stop
 
 LABEL_RUN = "io.vaultcube.run"
@@ -98,14 +98,14 @@ class Docker:
         ours = ("COMPOSE_", "VAULTCUBE_", "DDP_", "BASE_IMAGE")
         return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
 
-    def start(self, args: Sequence[str], *, env: Mapping[str, str] | None = None) -> Child:
-        """Start `docker ARGS`.
+    def start(self, args: Sequence[str], *, env: Mapping[str, str] | None = None, merged: bool = False) -> Child:
+        """Start `docker ARGS`, with `env` added to our environment.
 
         Raises:
             EngineMissingError: there is no docker command.
         """
         try:
-            return Child(["docker", *args], env={**self._environment, **(env or {})})
+            return Child(["docker", *args], env={**self._environment, **(env or {})}, merged=merged)
         except (FileNotFoundError, PermissionError) as error:
             raise EngineMissingError("there is no docker command on the PATH") from error
 
@@ -117,9 +117,15 @@ class Docker:
             EngineUnreachableError: it did not answer in time.
             InterruptedRunError: `stop` was asked for.
         """
-        return self._finish(self.start(args), timeout)
+        return self.finish(self.start(args), timeout)
 
-    def _finish(self, child: Child, timeout: float = QUICK_S) -> Finished:
+    def finish(self, child: Child, timeout: float = QUICK_S) -> Finished:
+        """Wait for a started command.
+
+        Raises:
+            EngineUnreachableError: it did not answer in time.
+            InterruptedRunError: `stop` was asked for.
+        """
         try:
             return child.result(timeout=timeout, stop=self.stop)
         except CommandTimeoutError as error:
@@ -133,19 +139,17 @@ class Docker:
         """
         return checked(self.call(args, timeout=timeout)).stdout
 
-    def probe(self) -> EngineInfo:
-        """Ask engine and compose for their versions, both at the same time.
+    def begin_probe(self) -> Probe:
+        """Ask engine and compose for their versions; other work can be done until the answer is fetched.
 
         Raises:
-            EngineMissingError, EngineUnreachableError, EnginePermissionError, ComposeMissingError: as named.
+            EngineMissingError: there is no docker command.
         """
-        engine = self.start(["version", "--format", "{{json .Server.Version}}"])
-        compose = self.start(["compose", "version", "--short"])
-        seen = self._finish(engine)
-        if not seen.ok:
-            compose.end()
-            raise diagnose(seen)
-        return EngineInfo(json.loads(seen.stdout), compose_version(self._finish(compose)))
+        return Probe(
+            self,
+            self.start(["version", "--format", "{{json .Server.Version}}"]),
+            self.start(["compose", "version", "--short"]),
+        )
 
     def probe_buildx(self) -> str:
         """Return the version of buildx.
@@ -186,8 +190,8 @@ class Docker:
         networks = self.start(
             ["network", "ls", "--filter", f"label={LABEL_RUN}", "--format", f'{{{{.Label "{LABEL_RUN}"}}}}']
         )
-        seen = self._finish(containers)
-        held = self._finish(networks)
+        seen = self.finish(containers)
+        held = self.finish(networks)
         return parse_containers(checked(seen).stdout), sorted(set(checked(held).stdout.split()))
 
     def exits(self, ids: Sequence[str]) -> list[Exit]:
@@ -211,10 +215,38 @@ class Docker:
         )
 
 
+class Probe:
+    """A question to engine and compose that is under way."""
+
+    def __init__(self, docker: Docker, engine: Child, compose: Child) -> None:
+        self._docker, self._engine, self._compose = docker, engine, compose
+
+    def cancel(self) -> None:
+        """Forget the question."""
+        self._engine.end()
+        self._compose.end()
+
+    def finish(self) -> EngineInfo:
+        """Return the answer.
+
+        Raises:
+            EngineUnreachableError, EnginePermissionError, ComposeMissingError: as named.
+            InterruptedRunError: a stop was asked for.
+        """
+        try:
+            engine = checked(self._docker.finish(self._engine))
+            compose = compose_version(self._docker.finish(self._compose))
+        finally:
+            self.cancel()
+        return EngineInfo(json.loads(engine.stdout), compose)
+
+
 def containers_args(run_id: str | None) -> list[str]:
     """Return the argv (after `docker`) that lists containers of one run or of all, one JSON array a line."""
     wanted = f"label={LABEL_RUN}" + (f"={run_id}" if run_id else "")
-    fields = [".ID", ".Names", ".State", ".Status"] + [f'(.Label "{k}")' for k in (LABEL_RUN, LABEL_WORKLOAD, LABEL_DIR)]
+    fields = [".ID", ".Names", ".State", ".Status"] + [
+        f'(.Label "{k}")' for k in (LABEL_RUN, LABEL_WORKLOAD, LABEL_DIR)
+    ]
     row = "[" + ",".join(f"{{{{json {name}}}}}" for name in fields) + "]"
     return ["ps", "--all", "--no-trunc", "--filter", wanted, "--format", row]
 
@@ -264,18 +296,22 @@ def checked(seen: Finished) -> Finished:
 
 def diagnose(seen: Finished) -> VaultCubeError:
     """Name the error behind a docker command that failed, from its stderr."""
-    text = seen.stderr.strip()
-    low = text.lower()
+    return known_error(seen.stderr) or RefusedError(
+        f"docker {' '.join(seen.argv[1:3])} failed: {last_line(seen.stderr) or f'exit status {seen.returncode}'}",
+        next_step="Run the command that failed by hand; --debug shows it whole.",
+    )
+
+
+def known_error(stderr: str) -> VaultCubeError | None:
+    """Return the error that docker's words stand for, or None when they are not about docker itself."""
+    low = stderr.lower()
     if "permission denied" in low and ("socket" in low or "daemon" in low or "docker api" in low):
         return EnginePermissionError("permission denied on the Docker socket")
     if any(sign in low for sign in UNREACHABLE):
-        return EngineUnreachableError("no Docker engine answers: " + last_line(text))
+        return EngineUnreachableError("no Docker engine answers: " + last_line(stderr))
     if "is not a docker command" in low or "unknown docker command" in low:
-        return ComposeMissingError(last_line(text))
-    return RefusedError(
-        f"docker {' '.join(seen.argv[1:3])} failed: {last_line(text) or f'exit status {seen.returncode}'}",
-        next_step="Run the command that failed by hand; --debug shows it whole.",
-    )
+        return ComposeMissingError(last_line(stderr))
+    return None
 
 
 UNREACHABLE = (
@@ -308,6 +344,3 @@ def _version(text: str) -> tuple[int, int, int] | None:
 
 def _dotted(version: tuple[int, int, int]) -> str:
     return ".".join(str(part) for part in version)
-
-
-__all__ = ["Container", "Docker", "EngineInfo", "Exit", "ImageInfo", "run"]

@@ -46,7 +46,7 @@ def provenance(
     """Describe what ran, and on what. Parts that cannot be read are null, never guessed."""
     return Provenance(
         vaultcube=__version__,
-        git=_git_revision(),
+        git=git_revision(),
         images=images,
         compose_sha256=compose_sha256,
         engine=engine.engine if engine else None,
@@ -81,13 +81,15 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
     """Return the checkout's commit, with `-dirty` when files differ from it; None outside a checkout."""
     root = checkout()
     if root is None or not (root / ".git").exists():
         return None
     try:
-        seen = run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], timeout=10)
+        seen = run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], timeout=10
+        )
     except (OSError, CommandTimeoutError):
         return None
     return seen.stdout.strip() or None if seen.ok else None

@@ -33,7 +33,7 @@ def make_override(plan: Plan, run_dir: Path) -> str:
         plan: the run.
         run_dir: its directory; `results` in it is the container's /results.
     """
-    volumes = [{"type": "bind", "source": str(run_dir / "results"), "target": "/results"}]
+    volumes: list[dict[str, Any]] = [{"type": "bind", "source": str(run_dir / "results"), "target": "/results"}]
     volumes += [
         {"type": "bind", "source": source, "target": target, "read_only": True}
         for target, source in plan.data_folders.items()

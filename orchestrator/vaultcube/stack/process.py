@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
-from vaultcube.errors import InterruptedRunError
 from vaultcube.stack.signals import Stop
 
 POLL_S = 0.1
@@ -45,32 +44,49 @@ class Child:
     Args:
         argv: the program and its arguments.
         env: its whole environment, or ours.
-        output: where stdout and stderr go together; None keeps them apart, to be read by `result`.
+        merged: stdout and stderr come as one stream, for `lines`.
+
+    Raises:
+        FileNotFoundError, PermissionError: there is no such program to run.
     """
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, output: Path | None = None) -> None:
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, merged: bool = False) -> None:
         self.argv = tuple(argv)
-        sink: IO[bytes] | int = subprocess.PIPE if output is None else output.open("ab")
         self._process = subprocess.Popen(
             self.argv,
             stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.PIPE if output is None else subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
             env=None if env is None else dict(env),
             start_new_session=True,
         )
-        if not isinstance(sink, int):
-            sink.close()
 
     @property
     def running(self) -> bool:
         """Say whether it is still going."""
         return self._process.poll() is None
 
-    def stderr_lines(self) -> IO[bytes]:
-        """Return the stream of stderr, to be read while it runs."""
-        assert self._process.stderr is not None  # noqa: S101 - made with a pipe
-        return self._process.stderr
+    def lines(self, stop: Stop) -> Iterator[str]:
+        """Return its lines as they come, until it closes its output.
+
+        Raises:
+            InterruptedRunError: `stop` was asked for, and it was ended.
+        """
+        stream = cast("IO[bytes]", self._process.stdout)
+        rest = b""
+        while True:
+            if stop.requested:
+                self.end()
+                stop.check()
+            if not select.select([stream], [], [], POLL_S)[0]:
+                continue
+            chunk = os.read(stream.fileno(), 65536)
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from map(_text, lines)
+            if not chunk:
+                if rest:
+                    yield _text(rest)
+                return
 
     def result(self, *, timeout: float | None = None, stop: Stop | None = None) -> Finished:
         """Wait for its end and return what it wrote.
@@ -135,6 +151,3 @@ def replace(argv: Sequence[str]) -> None:
 
 def _text(data: bytes | None) -> str:
     return (data or b"").decode("utf-8", errors="replace")
-
-
-__all__ = ["Child", "CommandTimeoutError", "Finished", "InterruptedRunError", "replace", "run"]

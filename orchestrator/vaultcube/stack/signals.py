@@ -26,7 +26,7 @@ class Stop:
 
     def __enter__(self) -> Self:
         self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)  # noqa: FBT003
+        os.set_blocking(self._write, False)
         for number in SIGNALS:
             # A signal that was ignored from the start (nohup) stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN:

@@ -144,17 +144,13 @@ class Ddp(Workload):
                 timed=True,
                 needs_gpu=True,
             ),
-            CheckSpec(
-                name="no_rank_lost", metric="ranks_lost", target=Target(op="==", value=0, unit="ranks")
-            ),
+            CheckSpec(name="no_rank_lost", metric="ranks_lost", target=Target(op="==", value=0, unit="ranks")),
             CheckSpec(
                 name="allreduce_correct",
                 metric="allreduce_mismatches",
                 target=Target(op="==", value=0, unit="elements"),
             ),
-            CheckSpec(
-                name="loss_finite", metric="losses_not_finite", target=Target(op="==", value=0, unit="ranks")
-            ),
+            CheckSpec(name="loss_finite", metric="losses_not_finite", target=Target(op="==", value=0, unit="ranks")),
         ]
 
     def measure(

@@ -1,0 +1,72 @@
+"""The `vaultcube` command: errors become two lines and an exit code, a bug becomes a crash log."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from vaultcube import __version__
+from vaultcube.errors import InterruptedRunError, VaultCubeError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+EXIT_BUG = 4
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    argv, debug = _without_debug(sys.argv[1:])
+    if argv == ["--version"]:
+        sys.stdout.write(f"vaultcube {__version__}\n")
+        sys.exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        from vaultcube.cli.main import dispatch
+
+        dispatch(argv)
+        code = 0
+    except VaultCubeError as error:
+        if debug:
+            raise
+        code = _report(error, as_json="--json" in argv)
+    except BrokenPipeError:
+        # `vaultcube runs list | head`: whoever read us had enough. Keep the interpreter from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        from vaultcube.cli.crash import report_crash
+
+        report_crash(error, argv)
+        code = EXIT_BUG
+    sys.exit(code)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise InterruptedRunError(f"stopped by {signal.Signals(number).name}")
+
+
+def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
+    """Take `--debug` out wherever it stands before a `--`."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [word for at, word in enumerate(argv) if at >= end or word != "--debug"], "--debug" in argv[:end]
+
+
+def _report(error: VaultCubeError, *, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        told = {"code": error.code, "message": error.message, "next_step": error.next_step}
+        sys.stdout.write(json.dumps({"error": told}, indent=2) + "\n")
+    sys.stderr.write(f"vaultcube: {error.message}\n  next: {error.next_step}  [{error.code}]\n")
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

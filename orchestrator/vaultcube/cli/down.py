@@ -1,0 +1,32 @@
+"""`vaultcube down [RUN]`: stop and clear."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: vaultcube down --all")
+def down(
+    run: Annotated[str | None, typer.Argument(help="A run, or the beginning of its name.", show_default=False)] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+) -> None:
+    """Stop a run and remove its containers and networks; what it had measured is kept."""
+    from vaultcube.errors import UsageError
+    from vaultcube.stack.docker import Docker
+    from vaultcube.stack.instances import instances, pick, take_down
+
+    if everything and run is not None:
+        raise UsageError("--all and a name exclude each other")
+    docker = Docker()
+    found = instances(docker)
+    if not found and run is None:
+        sys.stdout.write("nothing is running\n")
+        return
+    for instance in found if everything else [pick(found, run)]:
+        sys.stdout.write(take_down(instance, docker) + "\n")

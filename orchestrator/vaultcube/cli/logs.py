@@ -1,0 +1,37 @@
+"""`vaultcube logs RUN`: what its containers printed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vaultcube.cli.options import ResultsDir, results_root
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: vaultcube logs last")
+def logs(
+    run: Annotated[str, typer.Argument(help="A run, the beginning of its name, or last.")] = "last",
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    results_dir: ResultsDir = None,
+) -> None:
+    """Print what a run's containers print, or printed."""
+    from vaultcube.errors import NotFoundError, VaultCubeError
+    from vaultcube.results.store import LOG, RunStore
+    from vaultcube.stack.docker import Docker
+    from vaultcube.stack.instances import follow_logs, instances, pick
+
+    try:
+        live = instances(Docker())
+        follow_logs(pick(live, None if run == "last" and len(live) == 1 else run), follow=follow)
+    except VaultCubeError as not_running:
+        kept = RunStore(results_root(results_dir)).find(run)
+        try:
+            text = (kept.path / LOG).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise NotFoundError(f"no log of {kept.id} was kept in {kept.path}") from (error or not_running)
+        sys.stdout.write(text)

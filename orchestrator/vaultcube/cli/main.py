@@ -1,0 +1,68 @@
+"""The verbs, each imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vaultcube import __version__
+
+# verb -> module in this package; the order is that of --help.
+VERBS = ("bench", "ps", "logs", "down", "runs", "images")
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports a verb's module when the verb is called, so that `--version` costs no more than Typer."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
+        """Return the verbs in their order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
+        """Import a verb's module and return its command, or None for an unknown verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"vaultcube.cli.{cmd_name}")
+        command = typer.main.get_command(module.app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="Turn a bare multi-GPU workstation into one that is proven to work.",
+    epilog="Example: vaultcube bench ddp",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vaultcube {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    """Hold the options of every verb; both are read before Typer sees the command line."""
+
+
+def dispatch(argv: list[str]) -> None:
+    """Run one command.
+
+    Raises:
+        VaultCubeError: the command failed in a way that is told in two lines.
+        SystemExit: usage errors, with 2, after Typer said what is wrong.
+    """
+    typer.main.get_command(app).main(args=argv, prog_name="vaultcube")

@@ -1,0 +1,38 @@
+"""`vaultcube ps`: what is running."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from vaultcube.cli.options import Json
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: vaultcube ps --json")
+def ps(*, json: Json = False) -> None:
+    """List what is running, whoever looks after it."""
+    from vaultcube.report.terminal import table
+    from vaultcube.stack.docker import Docker
+    from vaultcube.stack.instances import instances
+
+    found = instances(Docker())
+    if json:
+        import json as encoder
+
+        sys.stdout.write(encoder.dumps([one.as_dict() for one in found], indent=2) + "\n")
+        return
+    rows = [("RUN", "WORKLOAD", "STATE", "LOOKED AFTER BY", "DIRECTORY")]
+    rows += [
+        (
+            one.run,
+            one.workload or "-",
+            one.state,
+            f"pid {one.keeper}" if one.keeper else "nobody: vaultcube down",
+            one.directory or "-",
+        )
+        for one in found
+    ]
+    sys.stdout.write(table(rows) if found else "nothing is running\n")

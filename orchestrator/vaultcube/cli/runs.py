@@ -1,0 +1,62 @@
+"""`vaultcube runs list|show`: what was kept."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from vaultcube.cli.options import Json, ResultsDir, results_root
+
+app = typer.Typer(
+    help="Look at runs that were kept.",
+    epilog="Example: vaultcube runs show last",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command("list", epilog="Example: vaultcube runs list --json")
+def list_runs(*, results_dir: ResultsDir = None, json: Json = False) -> None:
+    """List the kept runs, newest first."""
+    from vaultcube.report.terminal import run_row, table
+    from vaultcube.results.store import RunStore
+    from vaultcube.stack.summary import summarise
+
+    store = RunStore(results_root(results_dir))
+    found = [summarise(directory) for directory in store.runs()]
+    if json:
+        import json as encoder
+
+        sys.stdout.write(encoder.dumps([one.model_dump(mode="json") for one in found], indent=2) + "\n")
+    elif found:
+        sys.stdout.write(table([("RUN", "WORKLOAD", "STARTED", "STATUS", "VERDICT"), *map(run_row, found)]))
+    else:
+        sys.stdout.write(f"no runs in {store.root}\n")
+
+
+@app.command(epilog="Example: vaultcube runs show ddp-20260101-120000-ab12")
+def show(
+    run: Annotated[str, typer.Argument(help="A run, the beginning of its name, or last.")] = "last",
+    *,
+    results_dir: ResultsDir = None,
+    json: Json = False,
+) -> None:
+    """Show a kept run's result."""
+    from vaultcube.errors import NotFoundError, RunActiveError
+    from vaultcube.report import terminal
+    from vaultcube.results.store import RunStore
+
+    directory = RunStore(results_root(results_dir)).find(run)
+    result = directory.read_result()
+    if result is None:
+        if directory.keeper() is not None:
+            raise RunActiveError(f"{directory.id} is still going on")
+        raise NotFoundError(
+            f"{directory.id} has no result: the vaultcube that looked after it was killed",
+            next_step="`vaultcube ps` shows whether containers are left, `vaultcube down RUN` clears and judges them.",
+        )
+    told = result.to_json() if json else terminal.result(result, directory.path, color=terminal.colored(sys.stdout))
+    sys.stdout.write(told)

@@ -1,0 +1,1 @@
+"""Shows results. Decides nothing."""

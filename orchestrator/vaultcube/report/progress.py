@@ -1,0 +1,106 @@
+"""Progress on stderr: a bar with an ETA on a terminal, sparse lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from vaultcube.report.terminal import colored
+from vaultcube.results.events import AllReduce, AnyEvent, ErrorEvent, Phase, Progress, Started
+from vaultcube.stack.buildlog import BuildLog
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+QUIET_S = 10.0
+
+
+class JobProgress:
+    """Lines: every phase, and at most one a ten seconds in between."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+        self._began = time.monotonic()
+        self._spoke = self._began
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+        self._spoke = time.monotonic()
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def building(self, log: BuildLog, lines: list[str]) -> None:  # noqa: ARG002 - bars show them
+        """Show how far a build is."""
+        if time.monotonic() - self._spoke > QUIET_S:
+            self.note(f"  step {log.done} of {log.total}: {log.current}")
+
+    def event(self, event: AnyEvent) -> None:
+        """Show an event of the workload."""
+        text = describe(event)
+        if text is not None:
+            self.note(text)
+        elif isinstance(event, Progress) and time.monotonic() - self._spoke > QUIET_S:
+            self.note(f"  {event.done} of {event.total}, about {self._left(event):.0f} s left")
+
+    def _left(self, event: Progress) -> float:
+        elapsed = time.monotonic() - self._began
+        return elapsed / max(event.done, 1) * (event.total - event.done)
+
+
+class BarProgress(JobProgress):
+    """A bar with an ETA, and the lines above it."""
+
+    def __init__(self, stream: IO[str], bar: Bar) -> None:
+        super().__init__(stream)
+        self._bar = bar
+        self._task = bar.add_task("starting", total=None)
+
+    def note(self, text: str) -> None:
+        """Show one line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def building(self, log: BuildLog, lines: list[str]) -> None:  # noqa: ARG002 - the step's name says enough
+        """Show how far a build is."""
+        name = log.current if len(log.current) <= 60 else log.current[:57] + "..."  # noqa: PLR2004 - fits 80 columns
+        self._bar.update(self._task, completed=log.done, total=log.total or None, description=f"build: {name}")
+
+    def event(self, event: AnyEvent) -> None:
+        """Move the bar, and show what is worth a line."""
+        if isinstance(event, Started):
+            self._bar.reset(self._task, total=None, description=event.program)
+        if isinstance(event, Progress):
+            self._bar.update(self._task, completed=event.done, total=event.total)
+        text = describe(event)
+        if text is not None:
+            self.note(text)
+
+
+def describe(event: AnyEvent) -> str | None:
+    """Return the line that an event is worth, or None."""
+    if isinstance(event, Started):
+        return f"{event.program}: {event.world_size} rank(s) on {'GPUs' if event.device == 'cuda' else 'the CPU'}"
+    if isinstance(event, AllReduce) and not event.correct:
+        return f"  all-reduce of rank {event.rank}: {event.mismatches} wrong element(s)"
+    if isinstance(event, Phase):
+        return f"  rank {event.subject_rank} alone" if event.phase == "solo" else "  all ranks together"
+    if isinstance(event, ErrorEvent):
+        return f"  {'launcher' if event.rank < 0 else f'rank {event.rank}'}: {event.message}"
+    return None
+
+
+@contextmanager
+def job_progress(stream: IO[str]) -> Iterator[JobProgress]:
+    """Show progress on a stream for as long as the context lasts."""
+    if not colored(stream):
+        yield JobProgress(stream)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(file=stream), transient=True
+    ) as bar:
+        yield BarProgress(stream, bar)

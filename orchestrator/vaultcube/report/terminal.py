@@ -1,0 +1,105 @@
+"""Plain text for people: tables of fixed columns, a result, a dry run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from vaultcube.results.schema import Check, Metric, Result, Verdict
+from vaultcube.stack.assets import asset
+from vaultcube.stack.override import make_override, up_args
+from vaultcube.stack.plan import Plan
+from vaultcube.stack.summary import Summary
+
+COLORS = {Verdict.PASS: 32, Verdict.FAIL: 31, Verdict.INVALID: 33, Verdict.UNAVAILABLE: 36}
+
+
+def colored(stream: IO[str]) -> bool:
+    """Say whether a stream takes colour: a terminal, and nobody set NO_COLOR."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows with aligned columns, two spaces apart, nothing cut; the first row is the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def result(found: Result, directory: Path, *, color: bool) -> str:
+    """Return a run's result for a person: what ran, figures, checks, verdict, and where it is kept."""
+    run = found.run
+    seconds = (run.finished - run.started).total_seconds()
+    where = f"{len(found.gpus)} GPU(s): {', '.join(gpu.name for gpu in found.gpus)}" if found.gpus else "the CPU"
+    parts = [f"{run.workload} on {where}: {run.status} after {seconds:.0f} s\n"]
+    if found.simulated:
+        parts.append("SIMULATED: the GPUs are not real ones\n")
+    shown = {name: metric for name, metric in found.metrics.items() if metric.unit not in {"ranks", "elements"}}
+    if shown:
+        parts.append(
+            "\n" + table([("METRIC", "VALUE", "95 % INTERVAL"), *(_metric_row(*item) for item in shown.items())])
+        )
+    parts.append("\n" + _checks(found.checks, color=color))
+    parts += [f"disturbed: {text}\n" for text in found.disturbances]
+    parts.append(f"\nverdict {paint(found.verdict, color=color)}   kept in {directory}\n")
+    return "".join(parts)
+
+
+def paint(verdict: Verdict, *, color: bool) -> str:
+    """Return a verdict, coloured if asked."""
+    return f"\x1b[1;{COLORS[verdict]}m{verdict}\x1b[0m" if color else str(verdict)
+
+
+def dry_run(plan: Plan, directory: Path, *, as_json: bool) -> str:
+    """Return the plan, the override and the docker command of a run that is not started."""
+    override = make_override(plan, directory)
+    argv = ["docker", *up_args(plan, asset("compose"), directory)]
+    if as_json:
+        document = {"plan": plan.model_dump(mode="json", by_alias=True), "override": override, "command": argv}
+        return json.dumps(document, indent=2) + "\n"
+    import shlex
+
+    return f"# plan\n{plan.to_json()}\n# {directory}/compose.override.yml\n{override}\n# command\n{shlex.join(argv)}\n"
+
+
+def number(value: float) -> str:
+    """Return a figure with four significant digits, never in exponents where people count."""
+    if value == int(value) and abs(value) < 1e15:  # noqa: PLR2004 - all digits of a double
+        return str(int(value))
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"  # noqa: PLR2004
+
+
+def _metric_row(name: str, metric: Metric) -> tuple[str, str, str]:
+    interval = f"{number(metric.ci95[0])} .. {number(metric.ci95[1])}" if metric.ci95 else ""
+    return name, f"{number(metric.value)} {metric.unit}", interval
+
+
+def _checks(checks: Sequence[Check], *, color: bool) -> str:
+    rows = [("CHECK", "TARGET", "MEASURED", "VERDICT", "WHY")]
+    rows += [
+        (
+            check.name,
+            f"{check.target.op} {number(check.target.value)} {check.target.unit}",
+            "-" if check.measured is None else number(check.measured),
+            str(check.verdict),
+            check.reason,
+        )
+        for check in checks
+    ]
+    text = table(rows)
+    if not color:
+        return text
+    lines = text.splitlines(keepends=True)
+    painted = [
+        line.replace(check.verdict, paint(check.verdict, color=True), 1)
+        for line, check in zip(lines[1:], checks, strict=True)
+    ]
+    return "".join([lines[0], *painted])
+
+
+def run_row(found: Summary) -> tuple[str, str, str, str, str]:
+    """Return a kept run as a row of `runs list`."""
+    return found.id, found.workload, found.started, found.status, found.verdict

@@ -1,0 +1,149 @@
+"""`vaultcube bench`: from a request to a kept result, in the order in which things can be refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from vaultcube.errors import DataUnreadableError, VerdictError, WorkloadError, all_errors
+from vaultcube.gpu.nvml import read_inventory
+from vaultcube.results.events import AnyEvent
+from vaultcube.results.profile import load_profile
+from vaultcube.results.schema import Result, Verdict
+from vaultcube.results.store import RunStore
+from vaultcube.stack.assets import PROFILES
+from vaultcube.stack.buildlog import BuildLog
+from vaultcube.stack.docker import Docker
+from vaultcube.stack.environment import container_user, cpu_ranks, new_run_id, utc_now
+from vaultcube.stack.images import BuildOptions, build
+from vaultcube.stack.lifecycle import JobRun
+from vaultcube.stack.plan import Plan, Request, make_plan
+from vaultcube.stack.signals import Stop
+from vaultcube.workloads import Workload
+
+
+class Watcher(Protocol):
+    """Shows what goes on."""
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+
+    def building(self, log: BuildLog, lines: list[str]) -> None:
+        """Show how far a build is."""
+
+    def event(self, event: AnyEvent) -> None:
+        """Show an event of the workload."""
+
+
+class Session:
+    """One `bench`.
+
+    Args:
+        workload: which one.
+        request: what the user asked for.
+        profile: a profile's name or path.
+        results_root: the folder that runs are kept in.
+    """
+
+    def __init__(self, workload: Workload, request: Request, *, profile: str, results_root: Path) -> None:
+        self.workload = workload
+        self.request = request
+        self.profile = profile
+        self.store = RunStore(results_root)
+        self.now = utc_now()
+        self.run_id = new_run_id(workload.name, self.now)
+
+    def plan(self) -> Plan:
+        """Decide everything; starts nothing and writes nothing.
+
+        Raises:
+            VaultCubeError: the request cannot be met on this machine.
+        """
+        uid, gid = container_user()
+        return make_plan(
+            self.workload,
+            self.request,
+            profile=load_profile(self.profile, PROFILES),
+            inventory=read_inventory(),
+            run_id=self.run_id,
+            created=self.now,
+            user=f"{uid}:{gid}",
+        )
+
+    def directory_path(self) -> Path:
+        """Return where the run will be kept."""
+        return self.store.root / self.run_id
+
+    def run(self, watcher: Watcher) -> tuple[Result, Path]:
+        """Run to the end.
+
+        Returns:
+            The result, and the directory that keeps it.
+
+        Raises:
+            VaultCubeError: refused before anything was started, or the result cannot be written.
+        """
+        with Stop() as stop:
+            docker = Docker(stop)
+            probe = docker.begin_probe()
+            try:
+                plan = self.plan()
+                check_data(plan)
+            except BaseException:
+                probe.cancel()
+                raise
+            engine = probe.finish()
+            if plan.flavour_reason:
+                watcher.note(plan.flavour_reason)
+            if docker.image(plan.image) is None:
+                watcher.note(f"building {plan.image}: it is not on this machine yet")
+                build(
+                    docker, stop, self.workload.image, plan.image.rpartition(":")[2], BuildOptions(), watcher.building
+                )
+            user = container_user()
+            directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
+            with directory.locked():
+                watcher.note(f"run {plan.run_id} in {directory.path}")
+                result = JobRun(plan, directory, docker, stop, watcher.event).execute(engine)
+        return result, directory.path
+
+
+def check_data(plan: Plan) -> None:
+    """Refuse data folders that are not there or that the container's user cannot read.
+
+    Raises:
+        DataUnreadableError: such a folder.
+    """
+    uid, gid = (int(part) for part in plan.user.split(":"))
+    for source in plan.data_folders.values():
+        path = Path(source)
+        if not path.is_dir():
+            raise DataUnreadableError(f"there is no folder {source}")
+        seen = path.stat()
+        shift = 6 if seen.st_uid == uid else 3 if seen.st_gid == gid else 0
+        if (seen.st_mode >> shift) & 0o5 != 0o5:  # noqa: PLR2004 - r-x, as chmod writes it
+            raise DataUnreadableError(f"user {uid}, as whom the container runs, cannot read {source}")
+
+
+def default_ranks() -> int:
+    """Return how many ranks a run on the CPU has when nobody says."""
+    return cpu_ranks()
+
+
+def conclude(result: Result, *, strict: bool) -> None:
+    """Return when the run counts as done; the error of a run that failed is raised as it happened.
+
+    Raises:
+        VaultCubeError: with the exit code of the run.
+    """
+    told = result.run.error
+    if told is not None:
+        kind = next((cls for cls in all_errors() if cls.code == told.code), WorkloadError)
+        raise kind(told.message, next_step=told.next_step)
+    bad = {Verdict.FAIL, Verdict.INVALID} | ({Verdict.UNAVAILABLE} if strict else set())
+    if result.verdict in bad:
+        raise VerdictError(
+            f"the verdict is {result.verdict}",
+            next_step=f"See why: vaultcube runs show {result.run.id}",
+        )

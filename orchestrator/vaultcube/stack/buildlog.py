@@ -1,0 +1,98 @@
+"""Reads what `docker buildx ... --progress rawjson` writes: one BuildKit status object a line. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+TAIL_LINES = 15
+# Steps of BuildKit's own that nobody waits for.
+_INTERNAL = re.compile(r"^\[(?:.*\binternal\b.*)\]|^resolve |^\[context |^\[.*auth\]")
+
+
+class BuildLog:
+    """Follows a build.
+
+    Attributes:
+        current: the name of the step that began last and is not done.
+        done: steps that are finished or came from the cache.
+        total: steps known so far.
+        failed: the step that failed, or None.
+        error: BuildKit's words for it.
+    """
+
+    def __init__(self) -> None:
+        self.current = ""
+        self.failed: str | None = None
+        self.error = ""
+        self.plain: deque[str] = deque(maxlen=TAIL_LINES)
+        self._names: dict[str, str] = {}
+        self._open: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._tails: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=TAIL_LINES))
+
+    @property
+    def done(self) -> int:
+        """Steps finished so far."""
+        return len(self._done)
+
+    @property
+    def total(self) -> int:
+        """Steps known so far; grows while the build is planned."""
+        return len(self._names)
+
+    def feed(self, line: str) -> list[str]:
+        """Take one line; return what the build's commands wrote in it. A line that is no status is kept as plain text."""
+        try:
+            status = json.loads(line)
+        except ValueError:
+            status = None
+        if not isinstance(status, dict):
+            if line.strip():
+                self.plain.append(line.strip())
+            return []
+        for vertex in status.get("vertexes") or []:
+            self._vertex(vertex)
+        written: list[str] = []
+        for log in status.get("logs") or []:
+            written += self._log(log)
+        return written
+
+    def tail(self) -> list[str]:
+        """Return the last lines of the step that failed, or what the command itself said when none did."""
+        if self.failed is None:
+            return list(self.plain)
+        digest = next((key for key, name in self._names.items() if name == self.failed), "")
+        return list(self._tails[digest]) or [line for line in (self.error,) if line]
+
+    def _vertex(self, vertex: Mapping[str, Any]) -> None:
+        digest, name = str(vertex.get("digest")), str(vertex.get("name", ""))
+        if vertex.get("error"):
+            # A cancelled neighbour is not what went wrong.
+            if self.failed is None and "context canceled" not in str(vertex["error"]):
+                self.failed, self.error = name, str(vertex["error"])
+                self._names[digest] = name
+            return
+        if _INTERNAL.match(name):
+            return
+        self._names[digest] = name
+        if vertex.get("completed") or vertex.get("cached"):
+            self._done.add(digest)
+            self._open.pop(digest, None)
+        elif vertex.get("started"):
+            self._open[digest] = name
+        self.current = next(reversed(self._open.values()), self.current)
+
+    def _log(self, log: Mapping[str, Any]) -> list[str]:
+        try:
+            text = base64.b64decode(str(log.get("data", ""))).decode("utf-8", errors="replace")
+        except (binascii.Error, ValueError):
+            return []
+        lines = [line for part in text.splitlines() if (line := part.split("\r")[-1].rstrip())]
+        self._tails[str(log.get("vertex"))].extend(lines)
+        return lines

@@ -1,0 +1,77 @@
+"""From what a run left behind to its result. Works on a run directory alone, also on another machine."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+
+from vaultcube import workloads
+from vaultcube.results.events import EventLog, Frameworks
+from vaultcube.results.judge import Measurement, judge
+from vaultcube.results.schema import Failure, Provenance, Result, RunInfo
+from vaultcube.results.store import RunDirectory
+from vaultcube.stack.outcome import Outcome
+from vaultcube.stack.plan import Plan
+
+RESOLVED = "compose.resolved.json"
+
+
+def read_events(directory: RunDirectory) -> EventLog:
+    """Read all events of a run; no file means no events."""
+    log = EventLog()
+    if directory.events.is_file():
+        log.feed(directory.events.read_bytes())
+        log.close()
+    return log
+
+
+def build_result(
+    plan: Plan, directory: RunDirectory, log: EventLog, outcome: Outcome, provenance: Provenance, finished: datetime
+) -> Result:
+    """Measure and judge a run.
+
+    Args:
+        plan: what was to be done.
+        directory: where it was done.
+        log: its events.
+        outcome: how it ended.
+        provenance: what ran, and on what.
+        finished: when it ended, UTC.
+    """
+    workload = workloads.load(plan.workload)
+    params = workload.params_type.model_validate(plan.params)
+    measured = workload.measure(log.events, log.garbled, params, world_size=plan.world_size, status=outcome.status)
+    measured = Measurement(measured.metrics, measured.missing, [*outcome.disturbances, *measured.disturbances])
+    checks, verdict = judge(
+        workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=plan.simulated
+    )
+    versions = next((event.versions for event in log.events if isinstance(event, Frameworks)), {})
+    error = outcome.error
+    return Result(
+        run=RunInfo(
+            id=plan.run_id,
+            workload=plan.workload,
+            status=outcome.status,
+            started=plan.created,
+            # A wall clock that was set back must not make a run end before it began.
+            finished=max(finished, plan.created),
+            error=Failure(code=error.code, message=error.message, next_step=error.next_step) if error else None,
+        ),
+        verdict=verdict,
+        simulated=plan.simulated,
+        device=plan.device,
+        checks=checks,
+        metrics=dict(measured.metrics),
+        params=plan.params,
+        gpus=list(plan.gpus),
+        disturbances=list(measured.disturbances),
+        provenance=provenance.model_copy(update={"frameworks": versions}),
+        artifacts=directory.artifacts(),
+    )
+
+
+def compose_sha256(directory: RunDirectory) -> str | None:
+    """Return the SHA-256 of the resolved compose file, or None when there is none."""
+    resolved: Path = directory.path / RESOLVED
+    return hashlib.sha256(resolved.read_bytes()).hexdigest() if resolved.is_file() else None

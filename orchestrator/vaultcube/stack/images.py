@@ -1,0 +1,187 @@
+"""Building and listing the images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vaultcube import __version__
+from vaultcube.errors import (
+    BaseImageError,
+    DiskTooSmallError,
+    ImageBuildError,
+    UsageError,
+    VaultCubeError,
+)
+from vaultcube.gpu.flavours import Flavour
+from vaultcube.stack.assets import asset
+from vaultcube.stack.buildlog import BuildLog
+from vaultcube.stack.docker import Docker, ImageInfo, known_error
+from vaultcube.stack.environment import git_revision
+from vaultcube.stack.process import Child
+from vaultcube.stack.signals import Stop
+
+DEFAULT_BASE = "debian:bookworm-slim"
+# Made from the distribution's packages where no registry answers (scripts/base-image.sh).
+LOCAL_BASE = "vaultcube/base:bookworm"
+# What a build needs free at its worst: two copies of the layers (venv stage, image) and the cached wheels.
+# Measured for pytorch:cu124 (docs/performance.md); cu128's wheels are a quarter larger.
+BUILD_SPACE_BYTES = {"pytorch": 18 * 10**9}
+CA_VARIABLES = ("VAULTCUBE_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+BuildWatcher = Callable[[BuildLog, list[str]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What a build may be told; None leaves the default."""
+
+    base_image: str | None = None
+    wheelhouse: Path | None = None
+    ca_bundle: Path | None = None
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image that can be built, and the local one if there is one."""
+
+    name: str
+    image: str
+    flavour: str
+    local: ImageInfo | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {**asdict(self), "local": asdict(self.local) if self.local else None}
+
+
+def image_names() -> list[str]:
+    """Return the images that have a Dockerfile."""
+    return sorted(file.parent.name for file in asset("images").glob("*/Dockerfile"))
+
+
+def flavours_of(image: str) -> list[str]:
+    """Return the flavours an image has a lock for.
+
+    Raises:
+        UsageError: there is no such image.
+    """
+    if image not in image_names():
+        raise UsageError(f"there is no image {image!r}", next_step=f"Images: {', '.join(image_names())}.")
+    return sorted(file.stem for file in (asset("images") / image / "requirements").glob("*.txt"))
+
+
+def list_images(docker: Docker) -> list[ImageRow]:
+    """Return all images and flavours with their local state."""
+    return [
+        ImageRow(f"vaultcube/{image}:{flavour}", image, flavour, docker.image(f"vaultcube/{image}:{flavour}"))
+        for image in image_names()
+        for flavour in flavours_of(image)
+    ]
+
+
+def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOptions, watch: BuildWatcher) -> str:
+    """Build an image with `docker buildx bake`; finished steps come from the cache.
+
+    Returns:
+        The image's name.
+
+    Raises:
+        BuildxMissingError, DiskTooSmallError, BaseImageError, ImageBuildError, InterruptedRunError: as named.
+    """
+    target = str(Flavour.CU124 if flavour == Flavour.CPU else flavour)
+    if target not in flavours_of(image):
+        raise UsageError(
+            f"there is no flavour {flavour!r} of {image}", next_step=f"Flavours: {', '.join(flavours_of(image))}."
+        )
+    docker.probe_buildx()
+    base = choose_base(docker, options.base_image)
+    name = f"vaultcube/{image}:{target}"
+    if docker.image(name) is None:
+        check_space(docker, BUILD_SPACE_BYTES[image])
+    environment = build_environment(options, base, os.environ)
+    bakefile = asset("images") / "docker-bake.hcl"
+    args = ["buildx", "bake", "--file", str(bakefile), "--progress", "rawjson", f"{image}-{target}"]
+    child = docker.start(args, env=environment, merged=True)
+    log = _follow(child, stop, watch)
+    seen = child.result()
+    if not seen.ok:
+        raise _build_error(log, base, name)
+    return name
+
+
+def _follow(child: Child, stop: Stop, watch: BuildWatcher) -> BuildLog:
+    log = BuildLog()
+    for line in child.lines(stop):
+        watch(log, log.feed(line))
+    return log
+
+
+def choose_base(docker: Docker, asked: str | None) -> str:
+    """Return the base image: the one asked for, the default when it is here, else one made on this machine, if any."""
+    asked = asked or os.environ.get("VAULTCUBE_BASE_IMAGE") or os.environ.get("BASE_IMAGE")
+    if asked:
+        return asked
+    if docker.image(DEFAULT_BASE) is None and docker.image(LOCAL_BASE) is not None:
+        return LOCAL_BASE
+    return DEFAULT_BASE
+
+
+def build_environment(options: BuildOptions, base: str, ours: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that images/docker-bake.hcl reads.
+
+    Args:
+        options: what the user said.
+        base: the base image.
+        ours: our environment, for the CA bundle, the wheelhouse and proxies.
+
+    Raises:
+        UsageError: a file or folder named on the command line is not there.
+    """
+    found = {"BASE_IMAGE": base, "VAULTCUBE_VERSION": __version__, "VAULTCUBE_REVISION": git_revision() or ""}
+    bundle = options.ca_bundle or next((Path(ours[name]) for name in CA_VARIABLES if ours.get(name)), None)
+    if options.ca_bundle is not None and not options.ca_bundle.is_file():
+        raise UsageError(f"there is no CA bundle at {options.ca_bundle}")
+    if bundle is not None and bundle.is_file():
+        found["CA_BUNDLE"] = str(bundle.resolve())
+    if options.wheelhouse is not None:
+        if not options.wheelhouse.is_dir():
+            raise UsageError(f"there is no folder of wheels at {options.wheelhouse}")
+        found["WHEELHOUSE"] = str(options.wheelhouse.resolve())
+    return found | {name: ours[name] for name in PROXY_VARIABLES if ours.get(name)}
+
+
+def check_space(docker: Docker, needed: int) -> None:
+    """Refuse when the engine's disk has less than `needed` bytes free. A remote engine's disk cannot be seen.
+
+    Raises:
+        DiskTooSmallError: it has.
+    """
+    root = Path(docker.info()["DockerRootDir"])
+    try:
+        free = shutil.disk_usage(root).free
+    except OSError:
+        return
+    if free < needed:
+        raise DiskTooSmallError(
+            f"building needs about {needed / 1e9:.0f} GB in {root}, and {free / 1e9:.1f} GB are free"
+        )
+
+
+def _build_error(log: BuildLog, base: str, name: str) -> VaultCubeError:
+    text = " ".join([log.error, *log.plain]).lower()
+    pulling = any(
+        sign in text for sign in ("failed to resolve source metadata", "pull access denied", "failed to do request")
+    )
+    if pulling and (base.lower() in text or "resolve source metadata" in text):
+        return BaseImageError(f"the base image {base} is not on this machine and cannot be pulled")
+    if log.failed is None and (known := known_error("\n".join(log.plain))):
+        return known
+    step = log.failed or "docker buildx bake"
+    tail = "\n".join(f"    {line}" for line in log.tail())
+    return ImageBuildError(f"building {name} failed at: {step}\n{tail}".rstrip())

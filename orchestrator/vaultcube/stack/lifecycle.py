@@ -1,0 +1,275 @@
+"""One run from start to result: up, follow, clean up, collect. Whatever happens, a result.json is left and no container."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vaultcube.errors import (
+    EngineLostError,
+    InterruptedRunError,
+    RefusedError,
+    RunTimeoutError,
+    StartError,
+    VaultCubeError,
+)
+from vaultcube.results.events import AnyEvent, EventLog
+from vaultcube.results.schema import Result
+from vaultcube.results.store import LOG, PLAN, RunDirectory
+from vaultcube.stack.assets import asset
+from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
+from vaultcube.stack.docker import LABEL_RUN, Docker, EngineInfo, Exit, checked, engine_is_gone, known_error, last_line
+from vaultcube.stack.environment import provenance, utc_now
+from vaultcube.stack.outcome import Outcome, classify
+from vaultcube.stack.override import OVERRIDE, compose_args, make_override, up_args
+from vaultcube.stack.plan import Plan
+from vaultcube.stack.process import CommandTimeoutError, Finished
+from vaultcube.stack.signals import Stop
+
+POLL_S = 0.2
+START_LIMIT_S = 120.0
+# The compose files' stop_grace_period; the programs need under 2 s of it.
+STOP_GRACE_S = 10
+ENGINE_RETURN_S = 10.0
+
+Watcher = Callable[[AnyEvent], None]
+
+
+class JobRun:
+    """Executes the plan of a job, a workload that ends by itself.
+
+    Args:
+        plan: what to do.
+        directory: a fresh run directory; its lock must be held.
+        docker: stopped by `stop`.
+        stop: Ctrl-C and friends.
+        watch: called with every event as it comes.
+    """
+
+    def __init__(self, plan: Plan, directory: RunDirectory, docker: Docker, stop: Stop, watch: Watcher) -> None:
+        self.plan = plan
+        self.directory = directory
+        self.docker = docker
+        self.stop = stop
+        self.watch = watch
+        self.log = EventLog()
+        self._offset = 0
+
+    def execute(self, engine: EngineInfo) -> Result:
+        """Run it, clean up, judge it, and keep the result.
+
+        Raises:
+            ResultsUnwritableError, DiskTooSmallError: result.json cannot be written.
+        """
+        cause: VaultCubeError | None = None
+        seen: list[Exit] = []
+        disturbances: list[str] = []
+        since = f"{time.time():.3f}"
+        try:
+            self._write_plan()
+            self._up()
+            others = self._others()
+            self._follow()
+            disturbances = self._disturbances(others, since)
+        except VaultCubeError as error:
+            cause = error
+        try:
+            seen = clean_up(self.plan, self.directory, self.docker.shielded())
+        except VaultCubeError as error:
+            cause = cause if isinstance(cause, InterruptedRunError) else _engine_lost(error)
+        self._read()
+        # The container is gone: what has no newline by now never gets one.
+        for event in self.log.close():
+            self.watch(event)
+        status, told = classify(seen, self.log.events, cause)
+        outcome = Outcome(status=status, error=told, images=_images(seen), disturbances=disturbances)
+        return keep(self.plan, self.directory, self.log, outcome, engine)
+
+    def _write_plan(self) -> None:
+        self.directory.write(PLAN, self.plan.to_json())
+        self.directory.write(OVERRIDE, make_override(self.plan, self.directory.path))
+
+    def _up(self) -> None:
+        compose = asset("compose")
+        # Side by side: the resolved file is a record, not a step.
+        resolve = self.docker.start(
+            [*compose_args(self.plan, compose, self.directory.path), "config", "--format", "json"]
+        )
+        try:
+            seen = self.docker.call(up_args(self.plan, compose, self.directory.path), timeout=START_LIMIT_S)
+            resolved = resolve.result(timeout=START_LIMIT_S, stop=self.stop)
+        except CommandTimeoutError as error:
+            raise StartError(str(error)) from error
+        finally:
+            resolve.end()
+        if resolved.ok:
+            self.directory.write(RESOLVED, resolved.stdout)
+        if not seen.ok:
+            raise start_error(seen)
+
+    def _follow(self) -> None:
+        """Wait for the end of the containers and pass on events as they come.
+
+        Raises:
+            InterruptedRunError, RunTimeoutError, EngineLostError: as named.
+        """
+        deadline = time.monotonic() + self.plan.timeout_s
+        ids = [container.id for container in self.docker.containers(self.plan.run_id)]
+        if not ids:
+            return
+        waiter = self.docker.start(["wait", *ids])
+        try:
+            while waiter.running:
+                self._read()
+                self.stop.wait(POLL_S)
+                self.stop.check()
+                if time.monotonic() > deadline:
+                    raise RunTimeoutError(f"the run took longer than {self.plan.timeout_s:g} s")
+        finally:
+            waiter.end()
+        self._read()
+        try:
+            self.docker.exits(ids)
+        except VaultCubeError as error:
+            raise _engine_lost(error) from error
+
+    def _read(self) -> None:
+        """Pass on what was appended to the events file."""
+        try:
+            with self.directory.events.open("rb") as file:
+                file.seek(self._offset)
+                chunk = file.read()
+        except FileNotFoundError:
+            return
+        self._offset += len(chunk)
+        for event in self.log.feed(chunk):
+            self.watch(event)
+
+    def _others(self) -> set[str]:
+        """Return the other runs that are going on."""
+        containers = self.docker.containers()
+        return {c.run for c in containers if c.state == "running" and c.run != self.plan.run_id}
+
+    def _disturbances(self, others: set[str], since: str) -> list[str]:
+        """Return a sentence for every other run that shared the CPU with a run on the CPU."""
+        if self.plan.device == "cuda":
+            return []
+        started = self.docker.ask(
+            [
+                *("events", "--since", since, "--until", f"{time.time():.3f}"),
+                *("--filter", "event=start", "--filter", f"label={LABEL_RUN}"),
+                *("--format", f'{{{{index .Actor.Attributes "{LABEL_RUN}"}}}}'),
+            ]
+        )
+        shared = sorted((others | set(started.split())) - {self.plan.run_id})
+        return [f"run {other} used the CPU at the same time" for other in shared]
+
+
+def clean_up(plan: Plan, directory: RunDirectory, docker: Docker) -> list[Exit]:
+    """Stop the containers of a run, keep their log, and remove everything; return how they ended.
+
+    An engine that is just coming back is waited for. Nothing there is no error.
+
+    Raises:
+        VaultCubeError: the engine does not answer; containers may be left.
+    """
+    _wait_for_engine(docker)
+    ids = [container.id for container in docker.containers(plan.run_id)]
+    exits: list[Exit] = []
+    if ids:
+        running = [exit_.id for exit_ in docker.exits(ids) if exit_.running]
+        if running:
+            docker.call(["stop", "--time", str(STOP_GRACE_S), *running], timeout=STOP_GRACE_S + 30)
+        exits = docker.exits(ids)
+        logs = docker.call(["compose", "--project-name", plan.run_id, "logs", "--no-color", "--timestamps"])
+        # The log is a convenience: a full disk must not keep the containers.
+        with contextlib.suppress(VaultCubeError):
+            directory.write(LOG, logs.stdout)
+    docker.remove_project(plan.run_id, grace_s=STOP_GRACE_S)
+    return exits
+
+
+def _wait_for_engine(docker: Docker) -> None:
+    deadline = time.monotonic() + ENGINE_RETURN_S
+    while True:
+        seen = docker.call(["version", "--format", "{{.Server.Version}}"])
+        if seen.ok or time.monotonic() > deadline:
+            checked(seen)
+            return
+        time.sleep(POLL_S)
+
+
+def keep(plan: Plan, directory: RunDirectory, log: EventLog, outcome: Outcome, engine: EngineInfo | None) -> Result:
+    """Build a run's result and write it.
+
+    Raises:
+        ResultsUnwritableError, DiskTooSmallError: as named.
+    """
+    source = provenance(engine, driver=plan.driver, images=outcome.images, compose_sha256=compose_sha256(directory))
+    result = build_result(plan, directory, log, outcome, source, utc_now())
+    directory.write_result(result)
+    return result
+
+
+def finish_orphan(directory: RunDirectory, docker: Docker) -> Result:
+    """Clear a run whose orchestrator was killed, and judge what it had measured by then.
+
+    Raises:
+        VaultCubeError: the engine does not answer, or its plan cannot be read.
+    """
+    plan = read_plan(directory)
+    was_running = any(container.state == "running" for container in docker.containers(plan.run_id))
+    exits = clean_up(plan, directory, docker)
+    log = read_events(directory)
+    cause = None
+    if was_running or not exits:
+        cause = InterruptedRunError("the vaultcube that looked after this run is gone, and the run was cleared")
+    status, error = classify(exits, log.events, cause)
+    return keep(
+        plan, directory, log, Outcome(status=status, error=error, images=_images(exits)), docker.begin_probe().finish()
+    )
+
+
+def read_plan(directory: RunDirectory) -> Plan:
+    """Return a run's plan.
+
+    Raises:
+        RefusedError: plan.json cannot be read.
+    """
+    path: Path = directory.path / PLAN
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RefusedError(
+            f"{path} cannot be read as a plan: {str(error)[:200]}",
+            next_step="Its containers can still be cleared with `vaultcube down --all`.",
+        ) from error
+
+
+def start_error(seen: Finished) -> VaultCubeError:
+    """Name what stood in the way of `docker compose up`."""
+    text = seen.stderr
+    low = text.lower()
+    if "could not select device driver" in low or "unresolvable cdi devices" in low:
+        return RefusedError(
+            last_line(text),
+            next_step="Install and configure the NVIDIA Container Toolkit (nvidia-ctk cdi generate), "
+            "or run on the CPU with --gpus none.",
+        )
+    if "no such image" in low or "pull access denied" in low:
+        return RefusedError(
+            f"the image is not on this machine: {last_line(text)}", next_step="Build it with `vaultcube images build`."
+        )
+    return known_error(text) or StartError(f"docker compose up failed: {last_line(text)}")
+
+
+def _engine_lost(error: VaultCubeError) -> VaultCubeError:
+    if engine_is_gone(error):
+        return EngineLostError("the Docker engine went away during the run")
+    return error
+
+
+def _images(exits: list[Exit]) -> dict[str, str]:
+    return {exit_.service: exit_.image_id for exit_ in exits}

@@ -1,0 +1,81 @@
+"""How a run ended, read from exit codes and events. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vaultcube.errors import (
+    BadParameterError,
+    ContainerKilledError,
+    ContainerMemoryError,
+    ContainerStoppedError,
+    FlavourError,
+    InterruptedRunError,
+    RunTimeoutError,
+    VaultCubeError,
+    WorkloadError,
+)
+from vaultcube.results.events import AnyEvent, ErrorEvent
+from vaultcube.results.schema import Status
+from vaultcube.stack.docker import Exit
+
+# What the programs in the images end with.
+EXIT_USAGE, EXIT_HARDWARE, EXIT_FAILED, EXIT_INTERRUPTED = 64, 69, 70, 75
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """How a run ended: its status, the error if there was one, and what stood in its way."""
+
+    status: Status
+    error: VaultCubeError | None = None
+    images: dict[str, str] = field(default_factory=dict)
+    disturbances: list[str] = field(default_factory=list)
+
+
+def classify(
+    exits: Sequence[Exit], events: Sequence[AnyEvent], cause: VaultCubeError | None
+) -> tuple[Status, VaultCubeError | None]:
+    """Return the status and the error that names it best.
+
+    Args:
+        exits: the run's containers, stopped by now; empty when they are gone or never were.
+        events: what the workload said.
+        cause: what made the orchestrator stop the run, if it did.
+    """
+    if isinstance(cause, InterruptedRunError):
+        return Status.INTERRUPTED, cause
+    if isinstance(cause, RunTimeoutError):
+        return Status.TIMEOUT, cause
+    if cause is not None:
+        return Status.FAILED, cause
+    if not exits:
+        return Status.FAILED, ContainerKilledError("the container is gone: somebody removed it")
+    worst = max(exits, key=lambda exit_: (exit_.oom_killed, exit_.exit_code))
+    if worst.oom_killed and worst.exit_code:
+        return Status.FAILED, ContainerMemoryError(f"{worst.service} was killed at its memory limit")
+    if worst.exit_code == 0:
+        return Status.COMPLETED, None
+    return _failed(worst, _said(events, worst.exit_code))
+
+
+def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeError]:
+    text = said.message if said else f"{worst.service} ended with exit status {worst.exit_code}"
+    step = (said.next_step if said else "") or None
+    if worst.exit_code == EXIT_USAGE:
+        return Status.FAILED, BadParameterError(text, next_step=step)
+    if worst.exit_code == EXIT_HARDWARE:
+        return Status.FAILED, FlavourError(text, next_step=step)
+    if worst.exit_code == EXIT_INTERRUPTED:
+        return Status.INTERRUPTED, ContainerStoppedError(f"{worst.service} was stopped by somebody else")
+    if worst.exit_code > 128 and worst.exit_code != EXIT_FAILED:  # noqa: PLR2004 - 128 + signal, as a shell says it
+        return Status.FAILED, ContainerKilledError(f"{worst.service} was killed by signal {worst.exit_code - 128}")
+    return Status.FAILED, WorkloadError(text, next_step=step)
+
+
+def _said(events: Sequence[AnyEvent], exit_code: int) -> ErrorEvent | None:
+    """Return the error event that explains an exit code: the first with that code, else the first at all."""
+    errors = [event for event in events if isinstance(event, ErrorEvent)]
+    fitting = [event for event in errors if event.exit_code == exit_code]
+    return next(iter(fitting or errors), None)
