@@ -123,6 +123,7 @@ def _bench(
 ) -> None:
     from vaultcube.gpu.selection import parse_gpus
     from vaultcube.report import progress, terminal
+    from vaultcube.report.table import colored
     from vaultcube.stack import bench
     from vaultcube.stack.plan import Request, parse_duration, parse_memory
 
@@ -141,7 +142,5 @@ def _bench(
         return
     with progress.job_progress(sys.stderr) as shown:
         result, directory = session.run(shown)
-    sys.stdout.write(
-        result.to_json() if json else terminal.result(result, directory, color=terminal.colored(sys.stdout))
-    )
+    sys.stdout.write(result.to_json() if json else terminal.result(result, directory, color=colored(sys.stdout)))
     bench.conclude(result, strict=strict)

@@ -19,7 +19,8 @@ def down(
     """Stop a run and remove its containers and networks; what it had measured is kept."""
     from vaultcube.errors import UsageError
     from vaultcube.stack.docker import Docker
-    from vaultcube.stack.instances import instances, pick, take_down
+    from vaultcube.stack.instances import instances, pick
+    from vaultcube.stack.takedown import take_down
 
     if everything and run is not None:
         raise UsageError("--all and a name exclude each other")

@@ -55,7 +55,7 @@ def build(
 @app.command("list", epilog="Example: vaultcube images list --json")
 def list_images(*, json: Json = False) -> None:
     """List the images and flavours, and which of them are on this machine."""
-    from vaultcube.report.terminal import table
+    from vaultcube.report.table import table
     from vaultcube.stack import images
     from vaultcube.stack.docker import Docker
 

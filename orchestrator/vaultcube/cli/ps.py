@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command(epilog="Example: vaultcube ps --json")
 def ps(*, json: Json = False) -> None:
     """List what is running, whoever looks after it."""
-    from vaultcube.report.terminal import table
+    from vaultcube.report.table import table
     from vaultcube.stack.docker import Docker
     from vaultcube.stack.instances import instances
 

@@ -21,7 +21,8 @@ app = typer.Typer(
 @app.command("list", epilog="Example: vaultcube runs list --json")
 def list_runs(*, results_dir: ResultsDir = None, json: Json = False) -> None:
     """List the kept runs, newest first."""
-    from vaultcube.report.terminal import run_row, table
+    from vaultcube.report.table import table
+    from vaultcube.report.terminal import run_row
     from vaultcube.results.store import RunStore
     from vaultcube.stack.summary import summarise
 
@@ -47,16 +48,18 @@ def show(
     """Show a kept run's result."""
     from vaultcube.errors import NotFoundError, RunActiveError
     from vaultcube.report import terminal
+    from vaultcube.report.table import colored
+    from vaultcube.results.lock import keeper
     from vaultcube.results.store import RunStore
 
     directory = RunStore(results_root(results_dir)).find(run)
     result = directory.read_result()
     if result is None:
-        if directory.keeper() is not None:
+        if keeper(directory.path) is not None:
             raise RunActiveError(f"{directory.id} is still going on")
         raise NotFoundError(
             f"{directory.id} has no result: the vaultcube that looked after it was killed",
             next_step="`vaultcube ps` shows whether containers are left, `vaultcube down RUN` clears and judges them.",
         )
-    told = result.to_json() if json else terminal.result(result, directory.path, color=terminal.colored(sys.stdout))
+    told = result.to_json() if json else terminal.result(result, directory.path, color=colored(sys.stdout))
     sys.stdout.write(told)

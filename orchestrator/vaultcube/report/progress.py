@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from vaultcube.report.terminal import colored
+from vaultcube.report.table import colored
 from vaultcube.results.events import AllReduce, AnyEvent, ErrorEvent, Phase, Progress, Started
 from vaultcube.stack.buildlog import BuildLog
 

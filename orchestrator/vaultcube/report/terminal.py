@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
+from vaultcube.report.table import table
 from vaultcube.results.schema import Check, Metric, Result, Verdict
 from vaultcube.stack.assets import asset
 from vaultcube.stack.override import make_override, up_args
@@ -15,18 +14,6 @@ from vaultcube.stack.plan import Plan
 from vaultcube.stack.summary import Summary
 
 COLORS = {Verdict.PASS: 32, Verdict.FAIL: 31, Verdict.INVALID: 33, Verdict.UNAVAILABLE: 36}
-
-
-def colored(stream: IO[str]) -> bool:
-    """Say whether a stream takes colour: a terminal, and nobody set NO_COLOR."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows with aligned columns, two spaces apart, nothing cut; the first row is the head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "".join(line.rstrip() + "\n" for line in lines)
 
 
 def result(found: Result, directory: Path, *, color: bool) -> str:

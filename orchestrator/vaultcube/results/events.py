@@ -7,6 +7,7 @@ never dropped silently: it is counted, and a run with such lines cannot get a ve
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -17,7 +18,7 @@ LAUNCHER_RANK = -1
 class Event(BaseModel):
     """The envelope: every event has these, `seq` counts per rank from 0, `mono` is a monotonic clock in seconds."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
 
     schema_: Literal[1] = Field(alias="schema")
     seq: int = Field(ge=0)
@@ -136,10 +137,14 @@ Known = Annotated[
     Field(discriminator="kind"),
 ]
 AnyEvent = Known | Other
-ADAPTER: TypeAdapter[Known] = TypeAdapter(Known)
 KINDS = frozenset(
     {"started", "frameworks", "device", "allreduce", "phase", "warmup", "window", "progress", "finished", "error"}
 )
+
+
+@cache
+def _adapter() -> TypeAdapter[Known]:
+    return TypeAdapter(Known)
 
 
 class Garbled(BaseModel):
@@ -166,7 +171,7 @@ def parse_line(text: str, line: int) -> AnyEvent | Garbled:
     try:
         if isinstance(raw.get("kind"), str) and raw["kind"] not in KINDS:
             return Other.model_validate(raw)
-        return ADAPTER.validate_python(raw)
+        return _adapter().validate_python(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Model(BaseModel):
     """An immutable record. Unknown keys are kept out, so that a newer reader can read an older file."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    # Built on first use: commands that only list things import these and never need them.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 class Verdict(StrEnum):
@@ -132,7 +133,7 @@ class Result(Model):
     provenance: Provenance
     artifacts: list[Artifact]
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True, defer_build=True)
 
     def to_json(self) -> str:
         """Return the document as indented JSON with a newline at its end."""

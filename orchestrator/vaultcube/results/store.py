@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -19,13 +18,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError, VaultCubeError
+from vaultcube.results.lock import LOCK
 from vaultcube.results.schema import Artifact, Result
 
 EVENTS = "results/events.jsonl"
 RESULT = "result.json"
 PLAN = "plan.json"
 LOG = "container.log"
-LOCK = "run.lock"
 # Kept aside so that a disk filled by a run can still take its result.json.
 RESERVE = ".reserve"
 RESERVE_BYTES = 256 * 1024
@@ -92,32 +91,6 @@ class RunDirectory:
             return None
         except (OSError, ValidationError) as error:
             raise NotFoundError(f"{self.path / RESULT} cannot be read as a result: {str(error)[:200]}") from error
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run's lock, which dies with the process, and note its pid in it.
-
-        Raises:
-            BlockingIOError: somebody else holds it.
-        """
-        with (self.path / LOCK).open("a+", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
-
-    def keeper(self) -> int | None:
-        """Return the pid of the orchestrator that looks after the run, or None when nobody does."""
-        try:
-            with (self.path / LOCK).open("r", encoding="ascii") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(file.read() or 0) or None
-        except (OSError, ValueError):
-            return None
-        return None
 
     def artifacts(self) -> list[Artifact]:
         """Return every file of the run but the lock, the reserve and result.json itself, with its SHA-256."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from vaultcube.errors import DataUnreadableError, VerdictError, WorkloadError, all_errors
 from vaultcube.gpu.nvml import read_inventory
 from vaultcube.results.events import AnyEvent
+from vaultcube.results.lock import locked
 from vaultcube.results.profile import load_profile
 from vaultcube.results.schema import Result, Verdict
 from vaultcube.results.store import RunStore
@@ -103,7 +104,7 @@ class Session:
                 )
             user = container_user()
             directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
-            with directory.locked():
+            with locked(directory.path):
                 watcher.note(f"run {plan.run_id} in {directory.path}")
                 result = JobRun(plan, directory, docker, stop, watcher.event).execute(engine)
         return result, directory.path

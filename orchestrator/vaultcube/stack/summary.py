@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vaultcube.errors import VaultCubeError
+from vaultcube.results.lock import keeper
 from vaultcube.results.schema import Model
 from vaultcube.results.store import RunDirectory
 from vaultcube.stack.lifecycle import read_plan
@@ -41,7 +42,7 @@ def summarise(directory: RunDirectory) -> Summary:
         id=directory.id,
         workload=plan.workload,
         started=plan.created.isoformat(timespec="seconds"),
-        status="running" if directory.keeper() is not None else "lost",
+        status="running" if keeper(directory.path) is not None else "lost",
         verdict="-",
         directory=str(directory.path),
     )

@@ -1,0 +1,39 @@
+"""The lock of a run directory: held for as long as an orchestrator looks after the run, and dying with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = "run.lock"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run directory, and note our pid in it.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+    with (directory / LOCK).open("a+", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def keeper(directory: Path) -> int | None:
+    """Return the pid of the orchestrator that looks after the run, or None when nobody does."""
+    try:
+        with (directory / LOCK).open("r", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except (OSError, ValueError):
+        return None
+    return None

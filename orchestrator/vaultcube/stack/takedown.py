@@ -1,0 +1,56 @@
+"""Clearing what is running, without losing what it measured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from vaultcube.errors import VaultCubeError
+from vaultcube.results.lock import keeper, locked
+from vaultcube.results.store import PLAN, RunDirectory
+from vaultcube.stack.docker import Docker
+from vaultcube.stack.instances import Instance
+from vaultcube.stack.lifecycle import STOP_GRACE_S, finish_orphan
+
+KEEPER_PATIENCE_S = STOP_GRACE_S + 20.0
+POLL_S = 0.1
+
+
+def take_down(instance: Instance, docker: Docker) -> str:
+    """Stop an instance and remove what it left, keeping what it measured.
+
+    Returns:
+        One line of what was done.
+
+    Raises:
+        VaultCubeError: the engine did not do it.
+    """
+    directory = RunDirectory(Path(instance.directory)) if instance.directory else None
+    if instance.keeper is not None and _ask_keeper(instance.keeper, directory):
+        return f"{instance.run}: stopped by its own vaultcube (pid {instance.keeper})"
+    if directory is not None and (directory.path / PLAN).is_file() and directory.read_result() is None:
+        try:
+            with locked(directory.path):
+                result = finish_orphan(directory, docker)
+        except VaultCubeError:
+            docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
+            raise
+        return f"{instance.run}: cleared; {result.run.status}, what it had measured is in {directory.path}"
+    docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
+    return f"{instance.run}: cleared"
+
+
+def _ask_keeper(pid: int, directory: RunDirectory | None) -> bool:
+    """Tell the orchestrator to stop, and wait until it let go; say whether it did."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except (ProcessLookupError, PermissionError):
+        return False
+    deadline = time.monotonic() + KEEPER_PATIENCE_S
+    while directory is not None and keeper(directory.path) == pid:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
