@@ -43,8 +43,8 @@ locks: venv ## resolve every lock again: requirements/ and images/*/requirements
 bench: ## set up, then the overhead ratios of docs/performance.md
 	@scripts/setup.sh .venv/bin/python -m pytest tests/benchmarks -s $(ARGS)
 
-schemas: venv ## generate docs/schema from the models
-	@.venv/bin/python -m vaultcube.results.schema_export docs/schema
+schemas: venv ## generate docs/schema and docs/errors.md from the code
+	@.venv/bin/python -m vaultcube.results.export docs
 
 wheel: venv ## build the wheel into dist/
 	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 LOCK = "run.lock"
+PATIENCE, PAUSE_S = 10, 0.02
 
 
 @contextmanager
@@ -19,11 +22,20 @@ def locked(directory: Path) -> Iterator[None]:
         BlockingIOError: somebody else holds it.
     """
     with (directory / LOCK).open("a+", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(file)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _take(file: IO[str]) -> None:
+    for _ in range(PATIENCE):
+        # `keeper` holds it for a moment while it looks.
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(PAUSE_S)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def keeper(directory: Path) -> int | None:
