@@ -11,6 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 readonly DEFAULT=debian:bookworm-slim
 readonly LOCAL=vaultcube/base:bookworm
 readonly SUITE=bookworm
+readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 readonly PULL_LIMIT_S=${BASE_IMAGE_PULL_LIMIT_S:-180}
 # An empty setting means the default, as in compose's `${BASE_IMAGE:-...}`.
 readonly WANTED=${BASE_IMAGE:-${VAULTCUBE_BASE_IMAGE:-$DEFAULT}}
@@ -31,7 +32,7 @@ ensure_mmdebstrap() {
     local wanted=()
     command -v mmdebstrap >/dev/null 2>&1 || wanted+=(mmdebstrap)
     # Ubuntu does not carry Debian's keys by default.
-    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || wanted+=(debian-archive-keyring)
+    [ -e "$KEYRING" ] || wanted+=(debian-archive-keyring)
     if [ "${#wanted[@]}" -eq 0 ]; then return; fi
     if ! command -v apt-get >/dev/null 2>&1 || ! can_be_root; then
         die "$EXIT_REFUSED" "$WANTED cannot be pulled, and making it needs: ${wanted[*]}" \
@@ -62,6 +63,16 @@ mirror_lines() {
     done || true
 }
 
+# keyrings: Debian's own, and whatever the machine's sources name (a private mirror may sign for itself).
+keyrings() {
+    local from path
+    from=$(os_field VERSION_CODENAME)
+    {
+        printf '%s\n' "$KEYRING"
+        derive_sources "${from:-$SUITE}" "$SUITE" | sed -n 's/^Signed-By:[ \t]*//p' | tr ' ' '\n' || true
+    } | sort -u | while IFS= read -r path; do if [ -f "$path" ]; then printf '%s\n' "$path"; fi; done
+}
+
 print_lines() {
     local uri suite
     for uri in $1; do
@@ -87,7 +98,7 @@ readonly SLIM=(
 )
 
 make_base() {
-    local work tarball lines runner=(mmdebstrap --mode=auto)
+    local work tarball lines keyring runner=(mmdebstrap --mode=auto)
     ensure_mmdebstrap
     work=$(mktemp -d)
     # shellcheck disable=SC2064 # the path of now
@@ -96,6 +107,7 @@ make_base() {
     lines=$(mirror_lines)
     say "making $LOCAL from Debian's packages (mmdebstrap, about half a minute)"
     if can_be_root; then runner=(as_root mmdebstrap --mode=root); fi
+    while IFS= read -r keyring; do runner+=("--keyring=$keyring"); done < <(keyrings)
     "${runner[@]}" --variant=minbase "${SLIM[@]}" "$SUITE" "$tarball" ${lines:+-} < <(printf '%s\n' "$lines") >&2 ||
         die 1 "mmdebstrap could not make the base image" "see its message above: the Debian mirror must answer"
     docker import --change 'CMD ["bash"]' \
@@ -104,7 +116,7 @@ make_base() {
 }
 
 command -v docker >/dev/null 2>&1 || die "$EXIT_REFUSED" "no docker command" "run scripts/engine.sh first"
-docker info >/dev/null 2>&1 || die "$EXIT_REFUSED" "no Docker engine answers" "run scripts/engine.sh first"
+engine_answers || die "$EXIT_REFUSED" "no Docker engine answers" "run scripts/engine.sh first"
 
 base=$WANTED
 if ! present "$WANTED"; then

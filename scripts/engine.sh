@@ -9,14 +9,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . ./lib.sh
 
 readonly COMPOSE_MINIMUM=2.24.4 # `!override` and `!reset` in merged files
-readonly MARKER=/run/vaultcube-engine.pid
+readonly MARKER=${ENGINE_MARKER:-/run/vaultcube-engine.pid} # pid of a dockerd, or "systemd", that this script started
 readonly LOG=/var/log/vaultcube-dockerd.log
 readonly START_LIMIT_S=60
 
 # Debian 12's own docker.io is 20.10 and has no compose v2: take these from the release after it.
 readonly NEWER=trixie
-
-engine_answers() { docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
 
 compose_version() { docker compose version --short 2>/dev/null || true; }
 
@@ -94,6 +92,7 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "${wanted[@]}" >&2 ||
         die 1 "apt could not install ${wanted[*]}" "see apt's own message above; 'apt-get update' must reach the mirror"
+    hash -r
 }
 
 has_systemd() { [ -d /run/systemd/system ]; }
@@ -124,10 +123,20 @@ start_dockerd() {
 }
 
 # Tells a refused socket from a silent engine: the two need different help.
-refuse_socket_permission() {
-    docker info 2>&1 | grep -qi 'permission denied' || return 0
+mind_socket_permission() {
+    local answer
+    answer=$(docker version 2>&1 || true)
+    grep -qi 'permission denied' <<<"$answer" || return 0
+    if group_is_new; then with_docker_group "$PWD/engine.sh"; fi
     die "$EXIT_REFUSED" "an engine runs, but user $(id -un) may not use its socket" \
         "sudo usermod -aG docker $(id -un), log in again, then run this again"
+}
+
+# Whoever had this script install the engine wants to use it, and could be root anyway.
+join_group() {
+    if is_root; then return; fi
+    say "adding $(id -un) to group docker (as good as root on this machine); other shells see it after the next login"
+    as_root usermod -aG docker "$(id -un)"
 }
 
 start_engine() {
@@ -146,7 +155,7 @@ start_engine() {
 wait_for_engine() {
     local until=$((SECONDS + START_LIMIT_S))
     until engine_answers; do
-        refuse_socket_permission
+        mind_socket_permission
         if [ "$SECONDS" -ge "$until" ] || ! started_runs; then
             has_systemd || { note "last lines of $LOG:" && as_root tail -n 20 "$LOG" >&2; } || true
             die 1 "the Docker engine does not answer" "read its log; a full disk and missing cgroups are the usual causes"
@@ -184,23 +193,25 @@ stop_engine() {
 ensure_engine() {
     local kind missing
     if engine_answers && has_compose && has_buildx; then
-        say "Docker engine $(docker info --format '{{.ServerVersion}}'), compose $(compose_version): there"
+        say "Docker engine $(engine_version), compose $(compose_version): there"
         return
     fi
     if [ -n "${DOCKER_HOST:-}" ] && ! engine_answers; then
         die "$EXIT_REFUSED" "no engine answers at DOCKER_HOST=$DOCKER_HOST" "start it, or unset DOCKER_HOST"
     fi
-    if command -v docker >/dev/null 2>&1; then refuse_socket_permission; fi
+    if command -v docker >/dev/null 2>&1; then mind_socket_permission; fi
     kind=$(os_kind)
     [ "$kind" != other ] || refuse_other_system
     mapfile -t missing < <(missing_packages "$kind")
-    [ "${#missing[@]}" -eq 0 ] || install_packages "$kind" "${missing[@]}"
-    hash -r
+    if [ "${#missing[@]}" -gt 0 ]; then
+        install_packages "$kind" "${missing[@]}"
+        [[ " ${missing[*]} " != *" docker.io "* ]] || join_group
+    fi
     engine_answers || start_engine
     has_compose || die 1 "docker compose is '$(compose_version)', and $COMPOSE_MINIMUM or newer is needed" \
         "remove an older compose plugin that hides the new one: ~/.docker/cli-plugins, /usr/local/lib/docker/cli-plugins"
     has_buildx || die 1 "docker buildx does not run" "docker buildx version"
-    say "Docker engine $(docker info --format '{{.ServerVersion}}'), compose $(compose_version): ready"
+    say "Docker engine $(engine_version), compose $(compose_version): ready"
 }
 
 case ${1:-ensure} in

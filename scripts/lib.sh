@@ -23,6 +23,23 @@ version_at_least() {
     [ "$(printf '%s\n%s\n' "$2" "${1#v}" | sort -V | head -n1)" = "$2" ]
 }
 
+# engine_version: the engine's, and failure when none answers.
+# Not `docker info`: with --format, clients up to 26 exit 0 without an engine.
+engine_version() { docker version --format '{{.Server.Version}}' 2>/dev/null; }
+
+engine_answers() { engine_version >/dev/null 2>&1; }
+
+# group_is_new: this user is in group docker, but since after this session began.
+group_is_new() {
+    command -v sg >/dev/null 2>&1 || return 1
+    [[ " $(id -nG "$(id -un)") " == *" docker "* ]] && [[ " $(id -nG) " != *" docker "* ]]
+}
+
+# with_docker_group SCRIPT ARGUMENT...: start over in a session that has the group; does not return.
+with_docker_group() {
+    exec sg docker -c "$(printf '%q ' "$@")"
+}
+
 # os_field NAME: one field of os-release, empty when absent.
 os_field() {
     local file=${OS_RELEASE:-/etc/os-release}

@@ -6,9 +6,13 @@
 # Exit: COMMAND's own code, or that of the step that failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
 
 scripts/venv.sh
 scripts/engine.sh
+# The engine was installed a moment ago, and this session is older than the user's new group.
+if ! engine_answers && group_is_new; then with_docker_group "$PWD/scripts/setup.sh" "$@"; fi
 base=$(scripts/base-image.sh)
 export BASE_IMAGE=$base VAULTCUBE_BASE_IMAGE=$base
 .venv/bin/vaultcube images build pytorch --flavour cu124 >&2

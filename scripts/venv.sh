@@ -71,7 +71,7 @@ if ! .venv/bin/python -c '' 2>/dev/null; then
 fi
 if ! is_current lock.sha256 "$lock_hash"; then
     say "installing the locked tools ($LOCK)"
-    .venv/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes -r "$LOCK" >&2 ||
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off --no-deps --only-binary :all: --require-hashes -r "$LOCK" >&2 ||
         die 1 "pip could not install $LOCK" "see pip's own message above; behind a private CA set PIP_CERT to its bundle"
     printf '%s' "$lock_hash" >.venv/lock.sha256
 fi
