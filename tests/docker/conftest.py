@@ -1,0 +1,118 @@
+"""Tests against the real engine. A missing engine fails them, in CI and everywhere: skipped is not tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IMAGE = "vaultcube/pytorch:cu124"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def docker(*args: str, check: bool = True, timeout: float = 120) -> str:
+    """Run the docker command and return its stdout."""
+    seen = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout, check=False)
+    if check and seen.returncode:
+        raise AssertionError(f"docker {' '.join(args)}: {seen.stderr}")
+    return seen.stdout.strip()
+
+
+@dataclass
+class Vaultcube:
+    """The command as a user calls it, with a results directory of its own (its path has spaces).
+
+    Attributes:
+        runs: the results directory.
+        env: variables on top of ours.
+    """
+
+    runs: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def argv(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "vaultcube", *args]
+
+    def environment(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        return {**os.environ, "VAULTCUBE_RESULTS_DIR": str(self.runs), **self.env, **(env or {})}
+
+    def __call__(self, *args: str, timeout: float = 200, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        return subprocess.run(
+            self.argv(*args), capture_output=True, text=True, timeout=timeout, env=self.environment(env), check=False
+        )
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        """Start, and leave it going."""
+        return subprocess.Popen(
+            self.argv(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment(env)
+        )
+
+    def run_ids(self) -> list[str]:
+        return sorted(path.parent.name for path in self.runs.glob("*/plan.json"))
+
+    def result(self) -> dict[str, Any]:
+        """Return the only run's result."""
+        (path,) = self.runs.glob("*/result.json")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def left_behind(self) -> list[str]:
+        """Return containers and networks that our runs left."""
+        found = []
+        for run in self.run_ids():
+            label = f"label=com.docker.compose.project={run}"
+            found += docker("ps", "--all", "--quiet", "--filter", label).split()
+            found += docker("network", "ls", "--quiet", "--filter", label).split()
+        return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def engine() -> str:
+    """Return the engine's version; without an engine every test here fails."""
+    try:
+        return docker("version", "--format", "{{.Server.Version}}")
+    except (FileNotFoundError, AssertionError) as error:
+        pytest.fail(f"these tests need a Docker engine (make setup): {error}")
+
+
+@pytest.fixture(scope="session")
+def image(engine: str) -> str:  # noqa: ARG001 - an image needs an engine
+    """Return the PyTorch image's name; without it the tests that need it fail."""
+    if not docker("image", "ls", "--quiet", IMAGE):
+        pytest.fail(f"these tests need {IMAGE} (make setup)")
+    return IMAGE
+
+
+@pytest.fixture
+def vaultcube(tmp_path: Path) -> Iterator[Vaultcube]:
+    """Return the command, and check after the test that it left nothing running."""
+    cube = Vaultcube(tmp_path / "runs with spaces")
+    yield cube
+    left = cube.left_behind()
+    for run in cube.run_ids():
+        docker("compose", "--project-name", run, "down", "--timeout", "1", check=False)
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], Any], float], Any]:
+    """Return a function that polls until something is true, and returns it."""
+    import time
+
+    def poll(ask: Callable[[], Any], seconds: float) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := ask():
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"it did not come true within {seconds} s")
+
+    return poll
