@@ -1,0 +1,192 @@
+"""`make bench`: what Vault Cube costs beside the plain tool, as ratios of one run on one machine.
+
+Every pair is measured in turns (A, B, A, B, ...), so that a machine that grows slower slows both. Medians are compared;
+the spread is the half distance between the quartiles. Nothing here asserts: it prints a Markdown table, and with
+`--write FILE` puts it between the markers of that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+IMAGE = "vaultcube/pytorch:cu124"
+VAULTCUBE = str(Path(sys.executable).with_name("vaultcube"))
+BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
+WARMUP, WINDOWS, STEPS = 8, 5, 6
+Row = tuple[str, str, str, str, str]
+
+
+def call(*argv: str, env: dict[str, str] | None = None) -> str:
+    """Run a command, which must succeed, and return its stdout."""
+    seen = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=600, env={**os.environ, **(env or {})}
+    )
+    if seen.returncode:
+        raise SystemExit(f"{' '.join(argv)}: exit {seen.returncode}\n{seen.stderr}")
+    return seen.stdout
+
+
+def seconds(*argv: str) -> Callable[[], float]:
+    """Return a measurement: the wall time of a command."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        call(*argv)
+        return time.perf_counter() - start
+
+    return measure
+
+
+def in_turns(count: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Return `count` values of each measurement, taken in turns after one unrecorded round."""
+    for measure in measures:
+        measure()
+    rounds = [[measure() for measure in measures] for _ in range(count)]
+    return [list(values) for values in zip(*rounds, strict=True)]
+
+
+def told(values: Sequence[float], unit: str, scale: float = 1.0) -> str:
+    """Return `median ± half the interquartile range`."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle * scale:.1f} ± {(high - low) / 2 * scale:.1f} {unit}"
+
+
+def quick_verbs(count: int) -> list[Row]:
+    """Compare `--version` and `ps` with the imports and the docker command they cannot do without."""
+    python = sys.executable
+    ours, plain = in_turns(count, seconds(VAULTCUBE, "--version"), seconds(python, "-c", "import typer"))
+    rows = [row("`vaultcube --version`", "`import typer`", ours, plain, "1.3x")]
+    imports, listing = seconds(python, "-c", "import typer, pydantic"), seconds("docker", "compose", "ls")
+    ours, plain = in_turns(count, seconds(VAULTCUBE, "ps"), lambda: imports() + listing())
+    return [*rows, row("`vaultcube ps`", "`import typer, pydantic` + `docker compose ls`", ours, plain, "1.5x")]
+
+
+def row(name: str, beside: str, ours: Sequence[float], plain: Sequence[float], bound: str) -> Row:
+    """Return a row of the table: times in ms and their ratio."""
+    ratio = statistics.median(ours) / statistics.median(plain)
+    return name, beside, f"{told(ours, 'ms', 1000)} / {told(plain, 'ms', 1000)}", f"{ratio:.2f}x", bound
+
+
+def started_at(container: str, start: float) -> float:
+    """Return the seconds from `start` (epoch) to the start of a container, by the engine's own record."""
+    text = call("docker", "inspect", "--format", "{{.State.StartedAt}}", container).strip()
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp() + float(f"0.{fraction or 0}")
+    return moment - start
+
+
+def start_of_a_run(count: int) -> list[Row]:
+    """Compare the time to a started container: `vaultcube bench ddp`, and `docker compose up` of the same files."""
+    with tempfile.TemporaryDirectory() as folder:
+        dry = [VAULTCUBE, "bench", "ddp", "--gpus", "none", "--results-dir", folder]
+        document = json.loads(call(*dry, "--dry-run", "--json"))
+        directory = Path(folder) / document["plan"]["run_id"]
+        (directory / "results").mkdir(parents=True, mode=0o777)
+        (directory / "compose.override.yml").write_text(document["override"])
+        argv, project = document["command"], document["plan"]["run_id"]
+
+        def raw() -> float:
+            start = time.time()
+            call(*argv)
+            elapsed = started_at(
+                call("docker", "ps", "-q", "--filter", f"label=io.vaultcube.run={project}").strip(), start
+            )
+            call("docker", "compose", "-p", project, "down", "--timeout", "0")
+            return elapsed
+
+        def ours() -> float:
+            start = time.time()
+            child = subprocess.Popen(dry, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not (found := call("docker", "ps", "-q", "--filter", "label=io.vaultcube.run").strip()):
+                time.sleep(0.02)
+            elapsed = started_at(found, start)
+            call("docker", "kill", found)
+            child.wait(120)
+            return elapsed
+
+        mine, plain = in_turns(count, ours, raw)
+    extra = (statistics.median(mine) - statistics.median(plain)) * 1000
+    name, beside, times, ratio, _ = row("start of `vaultcube bench ddp`", "`docker compose up -d`", mine, plain, "")
+    return [(name, beside, times, f"{ratio} (+{extra:.0f} ms)", "1.05x or +150 ms")]
+
+
+def program(count: int) -> list[Row]:
+    """Compare the throughput our DDP program measures with that of a bare torchrun script doing the same steps."""
+    common = ["docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:exec", "--shm-size", "1g"]
+    common += ["--env", "OMP_NUM_THREADS=1", "--env", "GLOO_SOCKET_IFNAME=lo"]
+
+    def bare() -> float:
+        torchrun = ["python3", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "/bare_ddp.py"]
+        out = call(
+            *common,
+            "-v",
+            f"{HERE / 'bare_ddp.py'}:/bare_ddp.py:ro",
+            IMAGE,
+            *torchrun,
+            *map(str, (WARMUP, WINDOWS, STEPS)),
+        )
+        return float(re.findall(r"samples/s ([\d.]+)", out)[0])
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = ["--windows", str(WINDOWS), "--steps-per-window", str(STEPS)]
+            sizes += ["--warmup-steps", str(WARMUP), "--max-warmup-steps", str(WARMUP)]
+            bench = [VAULTCUBE, "bench", "ddp", "--gpus", "none", "--json", "--results-dir", folder, "--ranks", "2"]
+            found = json.loads(call(*bench, *sizes))
+        return float(found["metrics"]["throughput_samples_per_s"]["value"])
+
+    mine, plain = in_turns(count, ours, bare)
+    ratio = statistics.median(mine) / statistics.median(plain)
+    values = f"{told(mine, 'samples/s')} / {told(plain, 'samples/s')}"
+    return [
+        ("throughput of `ddp`, 2 ranks on the CPU", "bare torchrun script", values, f"{ratio:.3f}x", "0.98x to 1.02x")
+    ]
+
+
+def machine() -> str:
+    """Return one line about this machine and the versions."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "",
+    )
+    engine = call("docker", "version", "--format", "{{.Server.Version}}").strip()
+    compose = call("docker", "compose", "version", "--short").strip()
+    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({cpu or platform.machine()}), Python {platform.python_version()}, engine {engine}, compose {compose}"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
+    parser.add_argument("--count", type=int, default=15, help="rounds of the quick comparisons")
+    parser.add_argument("--slow-count", type=int, default=4, help="rounds of the throughput comparison")
+    args = parser.parse_args()
+    rows: list[Row] = [("what", "beside", "median ± spread", "ratio", "bound"), ("---",) * 5]
+    for part in (quick_verbs(args.count), start_of_a_run(max(args.count // 2, 4)), program(args.slow_count)):
+        rows += part
+        print(*(f"{line[0]}: {line[3]} (bound {line[4]})" for line in part), sep="\n", file=sys.stderr, flush=True)
+    text = f"{machine()}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    print(text)
+    if args.write:
+        page = args.write.read_text()
+        before, _, rest = page.partition(BEGIN)
+        _, _, after = rest.partition(END)
+        args.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
