@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vaultcube.cli.options import ResultsDir, results_root
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -15,19 +17,23 @@ def down(
     run: Annotated[str | None, typer.Argument(help="A run, or the beginning of its name.", show_default=False)] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    results_dir: ResultsDir = None,
 ) -> None:
     """Stop a run and remove its containers and networks; what it had measured is kept."""
     from vaultcube.errors import UsageError
+    from vaultcube.results.store import RunStore
     from vaultcube.stack.docker import Docker
     from vaultcube.stack.instances import instances, pick
-    from vaultcube.stack.takedown import take_down
+    from vaultcube.stack.takedown import settle, take_down
 
     if everything and run is not None:
         raise UsageError("--all and a name exclude each other")
     docker = Docker()
     found = instances(docker)
-    if not found and run is None:
+    if run is not None and not any(one.run.startswith(run) for one in found):
+        sys.stdout.write(settle(RunStore(results_root(results_dir)).find(run), docker) + "\n")
+    elif found:
+        for instance in found if everything else [pick(found, run)]:
+            sys.stdout.write(take_down(instance, docker) + "\n")
+    else:
         sys.stdout.write("nothing is running\n")
-        return
-    for instance in found if everything else [pick(found, run)]:
-        sys.stdout.write(take_down(instance, docker) + "\n")

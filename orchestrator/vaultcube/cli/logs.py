@@ -23,11 +23,12 @@ def logs(
     from vaultcube.errors import NotFoundError, VaultCubeError
     from vaultcube.results.store import LOG, RunStore
     from vaultcube.stack.docker import Docker
-    from vaultcube.stack.instances import follow_logs, instances, pick
+    from vaultcube.stack.instances import instances, pick
 
+    docker = Docker()
     try:
-        live = instances(Docker())
-        follow_logs(pick(live, None if run == "last" and len(live) == 1 else run), follow=follow)
+        live = instances(docker)
+        docker.become_logs(pick(live, None if run == "last" and len(live) == 1 else run).run, follow=follow)
     except VaultCubeError as not_running:
         kept = RunStore(results_root(results_dir)).find(run)
         try:

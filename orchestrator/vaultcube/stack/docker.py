@@ -20,7 +20,7 @@ from vaultcube.errors import (
     RefusedError,
     VaultCubeError,
 )
-from vaultcube.stack.process import Child, CommandTimeoutError, Finished
+from vaultcube.stack.process import Child, CommandTimeoutError, Finished, replace
 from vaultcube.stack.signals import Stop
 
 LABEL_RUN = "io.vaultcube.run"
@@ -202,6 +202,11 @@ class Docker:
         if not seen.ok and "no such" not in seen.stderr.lower():
             raise diagnose(seen)
         return [_exit(raw) for raw in json.loads(seen.stdout or "[]")]
+
+    def become_logs(self, project: str, *, follow: bool) -> None:
+        """Become `docker compose logs` of a project; does not return."""
+        argv = ["docker", "compose", "--project-name", project, "logs", *(["--follow"] if follow else [])]
+        replace(argv, self._environment)
 
     def remove_project(self, project: str, *, grace_s: int) -> None:
         """Stop and remove every container and network of a compose project. Nothing there is no error.

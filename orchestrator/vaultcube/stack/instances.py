@@ -9,7 +9,6 @@ from pathlib import Path
 from vaultcube.errors import NotFoundError, UsageError
 from vaultcube.results.lock import keeper
 from vaultcube.stack.docker import Container, Docker
-from vaultcube.stack.process import replace
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,3 @@ def pick(found: list[Instance], name: str | None) -> Instance:
         raise NotFoundError(f"nothing of the name {name!r} is running" if name else "nothing is running")
     names = ", ".join(one.run for one in fitting)
     raise UsageError(f"{len(fitting)} are there: {names}", next_step="Name one of them, or use --all.")
-
-
-def follow_logs(instance: Instance, *, follow: bool) -> None:
-    """Become `docker compose logs` of an instance; does not return."""
-    replace(["docker", "compose", "--project-name", instance.run, "logs", *(["--follow"] if follow else [])])

@@ -16,7 +16,7 @@ from vaultcube.errors import (
     VaultCubeError,
 )
 from vaultcube.results.events import AnyEvent, EventLog
-from vaultcube.results.schema import Result
+from vaultcube.results.schema import Result, Status
 from vaultcube.results.store import LOG, PLAN, RunDirectory
 from vaultcube.stack.assets import asset
 from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
@@ -75,6 +75,9 @@ class JobRun:
             disturbances = self._disturbances(others, since)
         except VaultCubeError as error:
             cause = error
+        except BaseException:
+            self._abandon(engine)
+            raise
         try:
             seen = clean_up(self.plan, self.directory, self.docker.shielded())
         except VaultCubeError as error:
@@ -86,6 +89,14 @@ class JobRun:
         status, told = classify(seen, self.log.events, cause)
         outcome = Outcome(status=status, error=told, images=_images(seen), disturbances=disturbances)
         return keep(self.plan, self.directory, self.log, outcome, engine)
+
+    def _abandon(self, engine: EngineInfo) -> None:
+        """Clear up after a bug of ours, which is then reported as such; nothing here may hide it."""
+        with contextlib.suppress(Exception):
+            clean_up(self.plan, self.directory, self.docker.shielded())
+        with contextlib.suppress(Exception):
+            error = VaultCubeError("vaultcube itself failed while it looked after the run")
+            keep(self.plan, self.directory, self.log, Outcome(status=Status.FAILED, error=error), engine)
 
     def _write_plan(self) -> None:
         self.directory.write(PLAN, self.plan.to_json())
@@ -188,6 +199,9 @@ def clean_up(plan: Plan, directory: RunDirectory, docker: Docker) -> list[Exit]:
         with contextlib.suppress(VaultCubeError):
             directory.write(LOG, logs.stdout)
     docker.remove_project(plan.run_id, grace_s=STOP_GRACE_S)
+    # An `up` that was cut short may have left a request with the engine that it only now carries out.
+    if docker.containers(plan.run_id):
+        docker.remove_project(plan.run_id, grace_s=STOP_GRACE_S)
     return exits
 
 

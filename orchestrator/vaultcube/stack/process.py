@@ -140,13 +140,13 @@ def run(
     return Child(argv, env=env).result(timeout=timeout, stop=stop)
 
 
-def replace(argv: Sequence[str]) -> None:
+def replace(argv: Sequence[str], env: Mapping[str, str]) -> None:
     """Become another program, for output that is only passed on (`logs -f`).
 
     Raises:
         FileNotFoundError: there is no such program.
     """
-    os.execvp(argv[0], list(argv))  # noqa: S606 - an argv, no shell
+    os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606 - an argv, no shell
 
 
 def _text(data: bytes | None) -> str:

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from vaultcube.errors import VaultCubeError
+from vaultcube.errors import RunActiveError, VaultCubeError
 from vaultcube.results.lock import keeper, locked
 from vaultcube.results.store import PLAN, RunDirectory
 from vaultcube.stack.docker import Docker
@@ -40,6 +40,25 @@ def take_down(instance: Instance, docker: Docker) -> str:
         return f"{instance.run}: cleared; {result.run.status}, what it had measured is in {directory.path}"
     docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
     return f"{instance.run}: cleared"
+
+
+def settle(directory: RunDirectory, docker: Docker) -> str:
+    """Judge a run that has no containers any more and no result, because its orchestrator was killed in between.
+
+    Returns:
+        One line of what was done.
+
+    Raises:
+        RunActiveError: its orchestrator lives and is at work before or after its containers.
+        VaultCubeError: the engine does not answer, or the plan cannot be read.
+    """
+    if directory.read_result() is not None:
+        return f"{directory.id}: nothing of it is running"
+    if keeper(directory.path) is not None:
+        raise RunActiveError(f"{directory.id} is just starting or ending")
+    with locked(directory.path):
+        result = finish_orphan(directory, docker)
+    return f"{directory.id}: {result.run.status}; what it had measured is in {directory.path}"
 
 
 def _ask_keeper(pid: int, directory: RunDirectory | None) -> bool:
