@@ -6,7 +6,7 @@ SHELL := bash
 
 # `make PYTHON=python3.12 setup`: which interpreter the virtual environment is made with.
 export PYTHON ?=
-# `make test ARGS="-k plan -x"`: what pytest gets besides.
+# `make test ARGS="-k plan -x"`: what the tool of the target gets besides.
 ARGS ?=
 
 .PHONY: help setup venv demo test test-unit lint format locks bench schemas wheel clean
@@ -40,8 +40,8 @@ format: venv ## let ruff mend and format the Python code
 locks: venv ## resolve every lock again: requirements/ and images/*/requirements/
 	@scripts/locks.sh
 
-bench: ## set up, then the overhead ratios of docs/performance.md
-	@scripts/setup.sh .venv/bin/python -m pytest tests/benchmarks -s $(ARGS)
+bench: ## set up, then measure what Vault Cube costs: the table of docs/performance.md
+	@scripts/setup.sh .venv/bin/python tests/benchmarks/run.py --write docs/performance.md $(ARGS)
 
 schemas: venv ## generate docs/schema and docs/errors.md from the code
 	@.venv/bin/python -m vaultcube.results.export docs

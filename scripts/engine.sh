@@ -95,6 +95,8 @@ install_packages() {
     hash -r
 }
 
+mark_service() { echo systemd | as_root tee "$MARKER" >/dev/null; }
+
 has_systemd() { [ -d /run/systemd/system ]; }
 
 # forget_stale_pid FILE NAME: a pid file whose process is gone or is somebody else's keeps dockerd from starting.
@@ -145,7 +147,7 @@ start_engine() {
     if has_systemd; then
         say "starting the Docker service (and at every boot)"
         as_root systemctl enable --now docker >&2 || die 1 "the Docker service does not start" "journalctl -u docker -n 50"
-        echo systemd | as_root tee "$MARKER" >/dev/null
+        mark_service
     else
         start_dockerd
     fi
@@ -205,7 +207,11 @@ ensure_engine() {
     mapfile -t missing < <(missing_packages "$kind")
     if [ "${#missing[@]}" -gt 0 ]; then
         install_packages "$kind" "${missing[@]}"
-        [[ " ${missing[*]} " != *" docker.io "* ]] || join_group
+        if [[ " ${missing[*]} " == *" docker.io "* ]]; then
+            join_group
+            # Its package may have started the service already: that counts as started here.
+            if has_systemd && systemctl is-active --quiet docker; then mark_service; fi
+        fi
     fi
     engine_answers || start_engine
     has_compose || die 1 "docker compose is '$(compose_version)', and $COMPOSE_MINIMUM or newer is needed" \
