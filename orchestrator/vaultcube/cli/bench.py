@@ -41,6 +41,7 @@ app = typer.Typer(
     help="Run a workload to its end, measure it, and judge it.",
     epilog="Example: vaultcube bench ddp --gpus device=0,1",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
 )
 

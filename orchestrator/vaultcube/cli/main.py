@@ -9,6 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from vaultcube import __version__
+from vaultcube.errors import UsageError
+
+# Typer brings its own copy of Click or takes Click's, depending on its version: ask it for the class.
+TyperUsageError: Any = typer.BadParameter.__base__
 
 # verb -> module in this package; the order is that of --help.
 VERBS = ("bench", "ps", "logs", "down", "runs", "images")
@@ -62,7 +66,15 @@ def dispatch(argv: list[str]) -> None:
     """Run one command.
 
     Raises:
-        VaultCubeError: the command failed in a way that is told in two lines.
-        SystemExit: usage errors, with 2, after Typer said what is wrong.
+        VaultCubeError: the command failed in a way that is told in two lines; UsageError for what Typer refused.
+        SystemExit: with 2, after a verb that needs more words showed its help.
     """
-    typer.main.get_command(app).main(args=argv, prog_name="vaultcube")
+    try:
+        typer.main.get_command(app).main(args=argv, prog_name="vaultcube", standalone_mode=False)
+    except TyperUsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            raise SystemExit(UsageError.exit_code) from error
+        command = error.ctx.command_path if error.ctx else "vaultcube"
+        message = " ".join(error.format_message().split())
+        raise UsageError(message, next_step=f"See `{command} --help`.") from error
