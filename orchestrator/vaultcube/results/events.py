@@ -14,6 +14,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 LAUNCHER_RANK = -1
 
+# Strict and bounded: a "3", a true or a 1e300 is no figure, and arithmetic on what a container says cannot overflow.
+Count = Annotated[int, Field(strict=True, ge=0, le=10**15)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=10**15)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=10**9)]
+Elapsed = Annotated[float, Field(strict=True, ge=1e-9, le=10**9)]
+
 
 class Event(BaseModel):
     """The envelope: every event has these, `seq` counts per rank from 0, `mono` is a monotonic clock in seconds."""
@@ -21,10 +27,10 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
 
     schema_: Literal[1] = Field(alias="schema")
-    seq: int = Field(ge=0)
+    seq: Count
     time: AwareDatetime
     mono: float
-    rank: int = Field(ge=LAUNCHER_RANK)
+    rank: int = Field(strict=True, ge=LAUNCHER_RANK, le=10**6)
 
 
 class Started(Event):
@@ -33,7 +39,7 @@ class Started(Event):
     kind: Literal["started"]
     program: str
     params: dict[str, Any]
-    world_size: int = Field(ge=1)
+    world_size: Positive
     device: Literal["cuda", "cpu"]
     python: str
 
@@ -63,9 +69,9 @@ class AllReduce(Event):
     kind: Literal["allreduce"]
     backend: str
     correct: bool
-    mismatches: int = Field(ge=0)
+    mismatches: Count
     sizes_bytes: list[int]
-    elapsed_s: float = Field(ge=0)
+    elapsed_s: Seconds
 
 
 class Phase(Event):
@@ -82,9 +88,9 @@ class Warmup(Event):
     kind: Literal["warmup"]
     phase: Literal["solo", "all"]
     subject_rank: int | None = None
-    steps: int = Field(ge=0)
+    steps: Count
     plateau: bool
-    step_time_s: float = Field(gt=0)
+    step_time_s: Elapsed
 
 
 class Window(Event):
@@ -93,27 +99,27 @@ class Window(Event):
     kind: Literal["window"]
     phase: Literal["solo", "all"]
     subject_rank: int | None = None
-    index: int = Field(ge=0)
-    steps: int = Field(ge=1)
-    samples: int = Field(ge=1)
-    elapsed_s: float = Field(gt=0)
+    index: Count
+    steps: Positive
+    samples: Positive
+    elapsed_s: Elapsed
 
 
 class Progress(Event):
     """How far the run is, in units of windows."""
 
     kind: Literal["progress"]
-    done: int = Field(ge=0)
-    total: int = Field(ge=1)
+    done: Count
+    total: Positive
 
 
 class Finished(Event):
     """A rank came to its end. `loss` is null when it was not finite."""
 
     kind: Literal["finished"]
-    elapsed_s: float = Field(ge=0)
+    elapsed_s: Seconds
     loss: float | None = None
-    memory_peak_bytes: int | None = None
+    memory_peak_bytes: Count | None = None
 
 
 class ErrorEvent(Event):
