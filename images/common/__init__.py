@@ -1,0 +1,1 @@
+"""What every workload image shares: events, measuring windows, the watchdog. Python's standard library only."""

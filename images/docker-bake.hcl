@@ -1,0 +1,104 @@
+# Builds every image: docker buildx bake -f images/docker-bake.hcl [TARGET]
+# Each variable is also the name of the environment variable that sets it; empty means its default.
+
+variable "BASE_IMAGE" {
+  default = ""
+}
+
+# A folder of wheels, tried before the package index; with all wheels of a lock in it, no index is needed.
+variable "WHEELHOUSE" {
+  default = ""
+}
+
+# A file of CA certificates for builds behind a private CA: a secret of the build, never in a layer.
+variable "CA_BUNDLE" {
+  default = ""
+}
+
+variable "VAULTCUBE_VERSION" {
+  default = ""
+}
+
+variable "VAULTCUBE_REVISION" {
+  default = ""
+}
+
+# This folder, as seen from where the command runs.
+variable "IMAGES_DIR" {
+  default = "images"
+}
+
+# Proxies, in either spelling: pip takes both, apt the lower case only.
+variable "HTTP_PROXY" {
+  default = ""
+}
+
+variable "HTTPS_PROXY" {
+  default = ""
+}
+
+variable "NO_PROXY" {
+  default = ""
+}
+
+variable "http_proxy" {
+  default = ""
+}
+
+variable "https_proxy" {
+  default = ""
+}
+
+variable "no_proxy" {
+  default = ""
+}
+
+# An argument only where there is a value: an empty one would hide the proxies of Docker's own configuration.
+function "proxy" {
+  params = [upper_name, lower_name, upper_value, lower_value]
+  result = "${upper_value}${lower_value}" == "" ? {} : {
+    "${upper_name}" = upper_value != "" ? upper_value : lower_value
+    "${lower_name}" = lower_value != "" ? lower_value : upper_value
+  }
+}
+
+group "default" {
+  targets = ["pytorch"]
+}
+
+group "pytorch" {
+  targets = ["pytorch-cu124", "pytorch-cu128"]
+}
+
+target "_common" {
+  context  = IMAGES_DIR
+  contexts = WHEELHOUSE != "" ? { wheelhouse = WHEELHOUSE } : {}
+  secret   = CA_BUNDLE != "" ? ["id=ca,src=${CA_BUNDLE}"] : []
+  # Without this a builder of the container driver would keep the image to itself.
+  output = ["type=docker"]
+  args = merge(
+    {
+      BASE_IMAGE         = BASE_IMAGE != "" ? BASE_IMAGE : "debian:bookworm-slim"
+      VAULTCUBE_VERSION  = VAULTCUBE_VERSION != "" ? VAULTCUBE_VERSION : "0"
+      VAULTCUBE_REVISION = VAULTCUBE_REVISION != "" ? VAULTCUBE_REVISION : "unknown"
+    },
+    # Predefined by the builder: used in RUN, kept in no layer and no cache key.
+    proxy("HTTP_PROXY", "http_proxy", HTTP_PROXY, http_proxy),
+    proxy("HTTPS_PROXY", "https_proxy", HTTPS_PROXY, https_proxy),
+    proxy("NO_PROXY", "no_proxy", NO_PROXY, no_proxy),
+  )
+}
+
+target "pytorch-cu124" {
+  inherits   = ["_common"]
+  dockerfile = "pytorch/Dockerfile"
+  args       = { FLAVOUR = "cu124" }
+  tags       = ["vaultcube/pytorch:cu124"]
+}
+
+target "pytorch-cu128" {
+  inherits   = ["_common"]
+  dockerfile = "pytorch/Dockerfile"
+  args       = { FLAVOUR = "cu128" }
+  tags       = ["vaultcube/pytorch:cu128"]
+}

@@ -1,0 +1,295 @@
+"""The first process of a run: checks the parameters, starts torchrun, watches it, says how it ended.
+
+It imports no framework, so that nonsense is refused at once and a signal is answered at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.events import LAUNCHER, EventError, EventWriter, read_new
+from common.watchdog import Board
+from ddp import cli, machine, processes, results, summary
+from ddp.agent import JOB
+from ddp.outcome import (
+    CANNOT_RUN_HERE,
+    DONE,
+    EVENTS_LOST,
+    INTERRUPTED,
+    PEER_LOST,
+    Problem,
+    bad_parameter,
+    events_unwritable,
+    say,
+)
+from ddp.params import Job, Params
+
+if TYPE_CHECKING:
+    import subprocess  # noqa: TID251 - a type's name only
+    from collections.abc import Sequence
+
+_POLL_S = 0.2
+_GRACE_S = 1.0
+_FAREWELL_S = 5.0
+"""After the first error the other ranks get this long: torchrun itself would wait 30 s for a stopped one."""
+_MARGIN_S = 5.0
+"""A rank's own watchdog speaks first; it knows what the rank was doing."""
+
+
+class _Signals:
+    """Remembers the first SIGTERM or SIGINT."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.name = self.name or signal.Signals(number).name
+
+    def check(self) -> None:
+        """Raise the problem (exit code 75) of having been told to stop."""
+        if self.name:
+            raise Problem("interrupted", f"stopped by {self.name}", "start it again to measure", INTERRUPTED)
+
+
+def resolve(options: cli.Options) -> Params:
+    """Return the parameters with everything `auto` decided by this machine.
+
+    Raises:
+        Problem: the machine cannot do what is asked (exit code 64 or 69).
+    """
+    gpus = 0 if options.device == "cpu" else machine.gpu_count()
+    if options.device == "cuda" and not gpus:
+        raise Problem(
+            "no-gpu",
+            "no GPU can be seen from here",
+            "give the container its GPUs, or use --device cpu",
+            CANNOT_RUN_HERE,
+        )
+    device = "cuda" if gpus else "cpu"
+    ranks = options.ranks or gpus or machine.cpu_ranks()
+    if gpus and ranks > gpus:
+        raise bad_parameter(f"--ranks {ranks} asks for more than the {gpus} GPUs seen from here", "use --ranks auto")
+    if options.values["data"]:
+        results.check_images(options.values["data"])
+    return Params(device=device, ranks=ranks, **options.values)
+
+
+def environment(params: Params) -> dict[str, str]:
+    """Return the environment of the ranks: what is set by the user stays, except what would falsify a measurement."""
+    wanted = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        # All ranks are on one machine: no interface but the loopback one is needed, or even there.
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        # NCCL >= 2.24 places host memory with NUMA calls that containers forbid.
+        "NCCL_CUMEM_HOST_ENABLE": "0",
+        # torch 2.6 turns this on by itself, and it hangs at random (pytorch#153960).
+        "TORCH_NCCL_USE_COMM_NONBLOCKING": "0",
+        # Without name lookup every connection warns that it cannot name its peer.
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        # torchrun's own complaints repeat in other words what the launcher says.
+        "LOGLEVEL": "CRITICAL",
+    }
+    given = dict(os.environ)
+    for name in ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):
+        given.pop(name, None)
+    forced = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    if params.device == "cpu":
+        forced["CUDA_VISIBLE_DEVICES"] = ""
+    return wanted | given | forced
+
+
+class Run:
+    """One run of the ranks, from start to the word on how it ended."""
+
+    def __init__(self, params: Params, events: Path, scratch: Path) -> None:
+        self._params = params
+        self._events = events
+        self._offset = 0
+        self._seen: list[dict[str, Any]] = []
+        self._report = scratch / "report.json"
+        self._board = Board(scratch / "board", params.ranks, create=True)
+        self._job = Job(params, str(events), str(scratch / "board"), str(self._report))
+        self._started = time.monotonic()
+
+    def go(self, signals: _Signals) -> None:
+        """Run all ranks to their end.
+
+        Raises:
+            Problem: a rank failed, hung or was lost, or the run was interrupted.
+        """
+        kills_before = machine.oom_kills()
+        agent = processes.start("ddp.agent", environment(self._params) | {JOB: self._job.to_json()})
+        try:
+            self._watch(agent, signals)
+        finally:
+            processes.stop(agent, _GRACE_S)
+        signals.check()
+        self._read()
+        problem = conclude(
+            self._seen,
+            ranks=self._params.ranks,
+            agent_code=agent.returncode,
+            report=self._read_report(),
+            oom_killed=machine.oom_kills() > kills_before,
+        )
+        if problem:
+            raise problem
+
+    def _watch(self, agent: subprocess.Popen[bytes], signals: _Signals) -> None:
+        farewell: float | None = None
+        while not processes.ended(agent, _POLL_S):
+            signals.check()
+            self._read()
+            now = time.monotonic()
+            if farewell is None and any(event.get("kind") == "error" for event in self._seen):
+                farewell = now + _FAREWELL_S
+            if farewell is None:
+                self._check_board(now)
+            elif now > farewell:
+                return
+
+    def _check_board(self, now: float) -> None:
+        """Raise the problem of a rank whose process stands still as a whole, watchdog included."""
+        for rank in range(self._params.ranks):
+            last = self._board.last(rank)
+            limit_s = self._params.hang_timeout_s if last else self._params.startup_limit_s
+            silent_s = now - (last or self._started)
+            if silent_s > limit_s + _MARGIN_S:
+                what = "its process stands still" if last else "it never started"
+                raise Problem(
+                    "hang",
+                    f"rank {rank} gave no sign of life for {silent_s:.0f} s: {what}",
+                    "see the container's log, and the host's kernel log for the GPU",
+                )
+
+    def _read(self) -> None:
+        new, self._offset = read_new(self._events, self._offset)
+        self._seen += new
+
+    def _read_report(self) -> dict[str, Any]:
+        try:
+            report = json.loads(self._report.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return {}
+        return report if isinstance(report, dict) else {}
+
+    def table(self) -> list[str]:
+        """Return the lines of the table of what was measured."""
+        return summary.table(self._seen)
+
+
+class Recorded(Problem):
+    """A problem that a rank has already written to the events itself."""
+
+
+def conclude(
+    events: Sequence[dict[str, Any]],
+    *,
+    ranks: int,
+    agent_code: int,
+    report: dict[str, Any],
+    oom_killed: bool = False,
+) -> Problem | None:
+    """Return what ended a run that was not interrupted, None when every rank finished.
+
+    `events` are the run's, `report` is torchrun's ({} when it died itself), `oom_killed` says whether
+    the kernel has killed a process of the container for want of memory.
+    """
+    errors = [event for event in events if event.get("kind") == "error"]
+    causes = [event for event in errors if event["code"] != PEER_LOST]
+    if causes:
+        return _recorded(causes[0])
+    finished = {event["rank"] for event in events if event.get("kind") == "finished"}
+    if agent_code == DONE and len(finished) == ranks:
+        return None
+    if oom_killed:
+        next_step = "raise the container's memory limit (DDP_MEMORY), or use a smaller batch"
+        return Problem("out-of-memory", "the container ran out of host memory: a process was killed", next_step)
+    told = {event["rank"] for event in errors}
+    for rank, code in sorted(report.get("failures", {}).items()):
+        if code == EVENTS_LOST:
+            return events_unwritable(f"rank {rank} could not write the events file")
+        if int(rank) not in told:
+            return Problem("rank-failed", f"rank {rank} {_death(code)}", "see the container's log")
+    if errors:
+        return _recorded(errors[0])
+    what = report.get("error") or f"torchrun {_death(agent_code)}"
+    return Problem("rank-failed", f"only {len(finished)} of {ranks} ranks finished: {what}", "see the container's log")
+
+
+def _recorded(event: dict[str, Any]) -> Recorded:
+    message = f"rank {event['rank']}: {event['message']}"
+    return Recorded(event["code"], message, event["next_step"], event["exit_code"])
+
+
+def _death(code: int) -> str:
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code} and no word why"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the program with the arguments `argv`; return its exit code."""
+    signals = _Signals()
+    events: EventWriter | None = None
+    try:
+        options = cli.parse(argv)
+        path = results.prepare(options.results, stamp=options.stamp)
+        events = EventWriter(path, LAUNCHER)
+        _launch(resolve(options), path, events, signals)
+    except Problem as problem:
+        return _end(problem, events, argv)
+    except EventError as error:
+        return _end(events_unwritable(error), events, argv)
+    return DONE
+
+
+def _end(problem: Problem, events: EventWriter | None, argv: Sequence[str]) -> int:
+    """Tell people and the events what ended the run; return its exit code."""
+    problem.tell()
+    if not isinstance(problem, Recorded):
+        # On a full disk, or in a folder that is itself what is wrong, stderr has to do.
+        with contextlib.suppress(EventError, Problem):
+            folder = cli.results_of(argv)
+            if events is None and folder:
+                events = EventWriter(results.prepare(folder, stamp="--stamp" in argv), LAUNCHER)
+            if events:
+                problem.record(events)
+    return problem.exit_code
+
+
+def _launch(params: Params, path: Path, events: EventWriter, signals: _Signals) -> None:
+    events.write(
+        "started",
+        program="ddp",
+        params=params.as_dict(),
+        world_size=params.ranks,
+        device=params.device,
+        python=platform.python_version(),
+    )
+    say(
+        f"ddp {params.preset}: {params.model}, batch {params.batch_size} a rank, {params.image_size} px, "
+        f"{params.precision}, {params.ranks} x {params.device}, events in {path}"
+    )
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="ddp-")
+    except OSError as error:
+        raise Problem("no-scratch", f"no temporary folder: {error}", "give the container a writable /tmp") from error
+    with scratch:
+        run = Run(params, path, Path(scratch.name))
+        try:
+            run.go(signals)
+        finally:
+            for line in run.table():
+                say(line)

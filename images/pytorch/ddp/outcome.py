@@ -1,0 +1,102 @@
+"""How a run can end: exit codes, and problems told as what happened, what to do next, and which code."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.events import EventWriter
+    from ddp.params import Params
+
+DONE = 0
+BAD_PARAMETERS = 64
+CANNOT_RUN_HERE = 69
+FAILED = 70
+INTERRUPTED = 75
+EVENTS_LOST = 74
+"""Between a rank and the launcher only: the rank had no way to say why it ended."""
+
+PEER_LOST = "peer-lost"
+"""Code of an error that only says another rank went first: the cause is told elsewhere."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "Cannot allocate memory")
+_PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
+_NO_KERNELS = "no kernel image is available"
+
+
+class Problem(Exception):  # noqa: N818 - it is the user's problem as often as an error of ours
+    """Ends the run with `exit_code`; `code` is a slug for programs, `next_step` tells people what to do."""
+
+    def __init__(self, code: str, message: str, next_step: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.next_step = next_step
+        self.exit_code = exit_code
+
+    def record(self, events: EventWriter) -> None:
+        """Append this as an `error` event. Raises EventError when the file cannot be written."""
+        events.write("error", code=self.code, message=self.message, next_step=self.next_step, exit_code=self.exit_code)
+
+    def tell(self) -> None:
+        """Print this for people, on stderr."""
+        sys.stderr.write(f"error [{self.code}]: {self.message}\n  next: {self.next_step}\n")
+        sys.stderr.flush()
+
+
+def say(line: str) -> None:
+    """Print a progress line in one write: several ranks share one stdout."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def bad_parameter(message: str, next_step: str = "see: python3 -m ddp --help") -> Problem:
+    """Return the problem of a parameter that makes no sense (exit code 64)."""
+    return Problem("bad-parameter", message, next_step, BAD_PARAMETERS)
+
+
+def events_unwritable(why: object) -> Problem:
+    """Return the problem of an events file that takes no more lines."""
+    return Problem("events-unwritable", str(why), "free some disk space, or use another results folder")
+
+
+def explain(error: BaseException, params: Params) -> Problem:
+    """Turn whatever stopped a rank into a problem. Goes by names and texts: frameworks are not imported here."""
+    if isinstance(error, Problem):
+        return error
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(mark in text for mark in _OUT_OF_MEMORY):
+        return out_of_memory(params)
+    if _NO_KERNELS in text:
+        return Problem(
+            "no-kernels",
+            "this image carries no kernels for this GPU",
+            "use the flavour made for it: cu128 from compute capability 10.0 on, cu124 below",
+            CANNOT_RUN_HERE,
+        )
+    if any(mark in text for mark in _PEER_LOST):
+        return Problem(PEER_LOST, f"another rank went away: {first_line(text)}", "see what the other ranks say")
+    if params.data and (name == "UnidentifiedImageError" or isinstance(error, OSError)):
+        return Problem("data-unreadable", first_line(text), f"mend or remove that file below {params.data}")
+    return Problem("rank-failed", f"{name}: {first_line(text)}", "see the traceback in the container's log")
+
+
+def out_of_memory(params: Params) -> Problem:
+    """Return the problem of a device, or the host, that has too little memory for the batch."""
+    smaller = params.batch_size // 2
+    next_step = (
+        f"use a smaller batch: --batch-size {smaller}"
+        if smaller
+        else "a batch of 1 does not fit: use a smaller model or image size"
+    )
+    return Problem(
+        "out-of-memory",
+        f"out of memory with {params.model}, batch {params.batch_size}, {params.image_size} px, {params.precision}",
+        next_step,
+    )
+
+
+def first_line(text: str) -> str:
+    """Return the first line of `text` that says something, at most 300 characters of it."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no message")[:300]

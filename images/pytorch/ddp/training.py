@@ -1,0 +1,181 @@
+"""One training step, alone or under DDP, on synthetic or real images. Imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler
+from torchvision import transforms
+
+from ddp import machine
+from ddp.outcome import bad_parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ddp.params import Params
+
+_CLASSES = 1000
+_MAX_LOADERS = 8
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def set_up(params: Params) -> None:
+    """Choose arithmetic and algorithms for this process."""
+    tf32 = params.precision == "tf32"
+    # Both ways and explicitly: cuDNN's default is on, so that "fp32" would silently be tf32.
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+    # DDP remarks on the strides of 1x1 kernels in channels_last; they are what was asked for.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+
+
+def build_model(params: Params, classes: int) -> torch.nn.Module:
+    """Return the untrained torchvision model of that name.
+
+    Raises:
+        Problem: there is none (exit code 64).
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if params.model not in known:
+        near = difflib.get_close_matches(params.model, known, n=3)
+        hint = f"did you mean: {', '.join(near)}" if near else "for example resnet50, vit_b_16, convnext_tiny"
+        raise bad_parameter(f"--model {params.model} is not a torchvision classification model", hint)
+    sized = {"image_size": params.image_size} if params.model.startswith("vit_") else {}
+    return torchvision.models.get_model(params.model, weights=None, num_classes=classes, **sized)
+
+
+class Synthetic:
+    """One batch of random images, made on the device: nothing but the device is measured."""
+
+    classes = _CLASSES
+
+    def __init__(self, params: Params, device: torch.device, rank: int) -> None:
+        """Draw the batch for `rank` from the seed."""
+        source = torch.Generator(device).manual_seed(params.seed + rank)
+        shape = (params.batch_size, 3, params.image_size, params.image_size)
+        images = torch.randn(shape, device=device, generator=source)
+        self._images = images.contiguous(memory_format=layout(params))
+        self._labels = torch.randint(_CLASSES, (params.batch_size,), device=device, generator=source)
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and labels on the device."""
+        return self._images, self._labels
+
+
+class Folder:
+    """Batches of an image folder, decoded and augmented as in training, for ever."""
+
+    def __init__(self, params: Params, device: torch.device, *, rank: int, ranks: int) -> None:
+        """Read the part of `--data` that belongs to `rank` of `ranks`.
+
+        Raises:
+            Problem: it does not fill one batch (exit code 64).
+        """
+        dataset = torchvision.datasets.ImageFolder(
+            params.data,
+            transforms.Compose(
+                [
+                    transforms.RandomResizedCrop(params.image_size),
+                    transforms.RandomHorizontalFlip(),
+                    transforms.ToTensor(),
+                    transforms.Normalize(_MEAN, _DEVIATION),
+                ]
+            ),
+        )
+        self.classes = max(_CLASSES, len(dataset.classes))
+        self._params, self._device = params, device
+        self._sampler = DistributedSampler(dataset, num_replicas=ranks, rank=rank, seed=params.seed)
+        # Without a GPU the ranks themselves already fill the cores.
+        loaders = min(_MAX_LOADERS, machine.cores() // params.ranks) if device.type == "cuda" else 0
+        self._loader = DataLoader(
+            dataset,
+            batch_size=params.batch_size,
+            sampler=self._sampler,
+            drop_last=True,
+            num_workers=loaders,
+            persistent_workers=loaders > 0,
+            pin_memory=device.type == "cuda",
+        )
+        if not len(self._loader):
+            raise bad_parameter(
+                f"{params.data} holds {len(dataset)} images: too few for a batch of {params.batch_size} on {ranks} ranks",
+                "use a smaller --batch-size, or more images",
+            )
+        self._batches = self._endless()
+
+    def _endless(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        epoch = 0
+        while True:
+            self._sampler.set_epoch(epoch)
+            yield from self._loader
+            epoch += 1
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images and labels on the device."""
+        images, labels = next(self._batches)
+        images = images.to(self._device, memory_format=layout(self._params), non_blocking=True)
+        return images, labels.to(self._device, non_blocking=True)
+
+
+def layout(params: Params) -> torch.memory_format:
+    """Return the memory layout of images and weights."""
+    return torch.channels_last if params.channels_last else torch.contiguous_format
+
+
+class Training:
+    """A model, its optimiser and its data; `step` trains once and does not wait for the device."""
+
+    def __init__(self, params: Params, device: torch.device, *, rank: int, ranks: int, ddp: bool) -> None:
+        """Build it all. `rank` of `ranks` says which part of the data is this one's; `ddp` joins them.
+
+        Raises:
+            Problem: model or data are not to be had (exit code 64).
+        """
+        self._data: Synthetic | Folder = (
+            Folder(params, device, rank=rank, ranks=ranks) if params.data else Synthetic(params, device, rank)
+        )
+        torch.manual_seed(params.seed)
+        model = build_model(params, self._data.classes).to(device, memory_format=layout(params)).train()
+        # The same gradients as anybody's script: DDP as it comes.
+        self._model: Any = (
+            DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None) if ddp else model
+        )
+        self._loss_of = torch.nn.CrossEntropyLoss()
+        # A small rate: on one batch of noise a larger one soon ends in NaN.
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.01, momentum=0.9)
+        self._precision = (
+            torch.autocast(device.type, dtype=torch.bfloat16)
+            if params.precision == "bf16"
+            else contextlib.nullcontext()
+        )
+        self._device = device
+        self._loss: torch.Tensor | None = None
+
+    def step(self) -> None:
+        """Train on one batch. Reads nothing back: that would wait for the device in every step."""
+        images, labels = self._data.next()
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._precision:
+            output = self._model(images)
+            # GoogLeNet and Inception return their side heads too.
+            loss = self._loss_of(getattr(output, "logits", output), labels)
+        loss.backward()
+        self._optimizer.step()
+        self._loss = loss.detach()
+
+    def sync(self) -> None:
+        """Return when the device has done everything it was given."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def loss(self) -> float:
+        """Return the last loss; NaN before the first step. Waits for the device."""
+        return float("nan") if self._loss is None else float(self._loss.item())
