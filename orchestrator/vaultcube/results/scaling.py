@@ -91,17 +91,19 @@ def _completion(
     metrics: dict[str, Metric],
     missing: dict[str, str],
 ) -> None:
-    ends = {event.rank: event for event in events if isinstance(event, Finished)}
+    # Only ranks that were planned count: a stranger's word must not stand in for a lost rank.
+    ends = [event for event in events if isinstance(event, Finished) and event.rank in range(expected.world_size)]
+    came = len({end.rank for end in ends})
     if status is Status.INTERRUPTED:
         missing["ranks_lost"] = "the run was interrupted"
     else:
-        metrics["ranks_lost"] = Metric(value=expected.world_size - len(ends), unit="ranks")
-    if len(ends) < expected.world_size:
-        missing["losses_not_finite"] = f"only {len(ends)} of {expected.world_size} ranks came to their end"
+        metrics["ranks_lost"] = Metric(value=expected.world_size - came, unit="ranks")
+    if came < expected.world_size:
+        missing["losses_not_finite"] = f"only {came} of {expected.world_size} ranks came to their end"
     else:
-        lost = sum(end.loss is None for end in ends.values())
+        lost = len({end.rank for end in ends if end.loss is None})
         metrics["losses_not_finite"] = Metric(value=lost, unit="ranks")
-    peaks = [end.memory_peak_bytes for end in ends.values() if end.memory_peak_bytes is not None]
+    peaks = [end.memory_peak_bytes for end in ends if end.memory_peak_bytes is not None]
     if peaks:
         metrics["memory_peak_bytes"] = Metric(value=max(peaks), unit="bytes")
 
@@ -109,13 +111,14 @@ def _completion(
 def _allreduce(
     events: Sequence[AnyEvent], expected: Expected, metrics: dict[str, Metric], missing: dict[str, str]
 ) -> None:
-    by_rank = {event.rank: event for event in events if isinstance(event, AllReduce)}
+    told = [event for event in events if isinstance(event, AllReduce) and event.rank in range(expected.world_size)]
     # `correct` and `mismatches` are told separately: either one is enough to condemn.
-    wrong = sum(max(event.mismatches, int(not event.correct)) for event in by_rank.values())
-    if wrong or len(by_rank) == expected.world_size:
+    wrong = sum(max(event.mismatches, int(not event.correct)) for event in told)
+    reported = len({event.rank for event in told})
+    if wrong or reported == expected.world_size:
         metrics["allreduce_mismatches"] = Metric(value=wrong, unit="elements")
     else:
-        missing["allreduce_mismatches"] = f"only {len(by_rank)} of {expected.world_size} ranks reported it"
+        missing["allreduce_mismatches"] = f"only {reported} of {expected.world_size} ranks reported it"
 
 
 def _windows(events: Sequence[AnyEvent], phase: Literal["solo", "all"], rank: int) -> list[Window]:

@@ -1,4 +1,4 @@
-"""Reads what `docker buildx ... --progress rawjson` writes: one BuildKit status object a line. Pure."""
+"""Reads what `docker buildx ... --progress rawjson` writes: BuildKit status objects, on one line or several. Pure."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class BuildLog:
         self.failed: str | None = None
         self.error = ""
         self.plain: deque[str] = deque(maxlen=TAIL_LINES)
+        self._buffer: list[str] = []
         self._names: dict[str, str] = {}
         self._open: dict[str, str] = {}
         self._done: set[str] = set()
@@ -48,13 +49,8 @@ class BuildLog:
 
     def feed(self, line: str) -> list[str]:
         """Take one line; return what the build's commands wrote in it. A line that is no status is kept as plain text."""
-        try:
-            status = json.loads(line)
-        except ValueError:
-            status = None
-        if not isinstance(status, dict):
-            if line.strip():
-                self.plain.append(line.strip())
+        status = self._status(line)
+        if status is None:
             return []
         for vertex in status.get("vertexes") or []:
             self._vertex(vertex)
@@ -69,6 +65,25 @@ class BuildLog:
             return list(self.plain)
         digest = next((key for key, name in self._names.items() if name == self.failed), "")
         return list(self._tails[digest]) or [line for line in (self.error,) if line]
+
+    def _status(self, line: str) -> dict[str, Any] | None:
+        """Return the status that this line completes, if it does."""
+        # buildx 0.13 indents its objects over many lines, newer ones write one a line.
+        if not self._buffer and not line.startswith("{"):
+            if line.strip():
+                self.plain.append(line.strip())
+            return None
+        self._buffer.append(line)
+        if len(self._buffer) > 1 and not line.startswith("}"):
+            return None
+        try:
+            status = json.loads("\n".join(self._buffer))
+        except ValueError:
+            if line.startswith("}"):
+                self._buffer.clear()
+            return None
+        self._buffer.clear()
+        return status if isinstance(status, dict) else None
 
     def _vertex(self, vertex: Mapping[str, Any]) -> None:
         digest, name = str(vertex.get("digest")), str(vertex.get("name", ""))

@@ -102,7 +102,8 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     docker.probe_buildx()
     base = choose_base(docker, options.base_image)
     name = f"vaultcube/{image}:{target}"
-    if docker.image(name) is None:
+    before = docker.image(name)
+    if before is None:
         check_space(docker, BUILD_SPACE_BYTES[image])
     environment = build_environment(options, base, os.environ)
     bakefile = asset("images") / "docker-bake.hcl"
@@ -112,6 +113,10 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     seen = child.result()
     if not seen.ok:
         raise _build_error(log, base, name)
+    after = docker.image(name)
+    if before is not None and after is not None and before.id != after.id:
+        # Nameless by now; it stays where a container still uses it.
+        docker.call(["image", "rm", before.id])
     return name
 
 
@@ -143,7 +148,12 @@ def build_environment(options: BuildOptions, base: str, ours: Mapping[str, str])
     Raises:
         UsageError: a file or folder named on the command line is not there.
     """
-    found = {"BASE_IMAGE": base, "VAULTCUBE_VERSION": __version__, "VAULTCUBE_REVISION": git_revision() or ""}
+    found = {
+        "IMAGES_DIR": str(asset("images")),
+        "BASE_IMAGE": base,
+        "VAULTCUBE_VERSION": __version__,
+        "VAULTCUBE_REVISION": git_revision() or "",
+    }
     bundle = options.ca_bundle or next((Path(ours[name]) for name in CA_VARIABLES if ours.get(name)), None)
     if options.ca_bundle is not None and not options.ca_bundle.is_file():
         raise UsageError(f"there is no CA bundle at {options.ca_bundle}")
