@@ -1,0 +1,72 @@
+"""Builders that several tests share: GPUs, plans, results and event lines, complete and valid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vaultcube import workloads
+from vaultcube.gpu.inventory import Inventory
+from vaultcube.gpu.selection import parse_gpus
+from vaultcube.results.events import AnyEvent, Garbled, parse_line
+from vaultcube.results.profile import load_profile
+from vaultcube.results.schema import Gpu
+from vaultcube.stack.assets import PROFILES
+from vaultcube.stack.plan import Plan, Request, make_plan
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data"
+RUN_ID = "ddp-20260101-120000-ab12"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def gpu(index: int = 0, *, capability: str = "12.0", name: str = "NVIDIA GeForce RTX 5090") -> Gpu:
+    """Return a GPU of the customer's box."""
+    return Gpu(
+        uuid=f"GPU-0000000{index}-aaaa-bbbb-cccc-{index:012d}",
+        index=index,
+        name=name,
+        pci_bus_id=f"00000000:{index + 1:02X}:00.0",
+        compute_capability=capability,
+        memory_total_bytes=34190917632,
+    )
+
+
+def box(count: int = 4, *, simulated: bool = False, capability: str = "12.0") -> Inventory:
+    """Return a machine with so many GPUs; with none, it has no driver either."""
+    if not count:
+        return Inventory(reason="NVML: Driver Not Loaded")
+    gpus = tuple(gpu(index, capability=capability) for index in range(count))
+    return Inventory(driver="575.57.08", gpus=gpus, simulated=simulated)
+
+
+def plan(inventory: Inventory | None = None, *, gpus: str | None = None, **asked: Any) -> Plan:
+    """Return a plan of the ddp workload for the customer's box, unless said otherwise."""
+    return make_plan(
+        workloads.load("ddp"),
+        Request(gpus=parse_gpus(gpus), **asked),
+        profile=load_profile("vault-cube-5090", PROFILES),
+        inventory=box() if inventory is None else inventory,
+        run_id=RUN_ID,
+        created=NOON,
+        user="1000:1000",
+    )
+
+
+def raw_event(kind: str, *, rank: int = 0, seq: int = 0, mono: float = 1.0, **fields: Any) -> dict[str, Any]:
+    """Return an event as the writer would put it into JSON."""
+    envelope = {"schema": 1, "seq": seq, "time": "2026-01-01T12:00:00.000000Z", "mono": mono, "rank": rank}
+    return {**envelope, "kind": kind, **fields}
+
+
+def event(kind: str, *, rank: int = 0, seq: int = 0, mono: float = 1.0, **fields: Any) -> AnyEvent:
+    """Return an event as the reader understands it."""
+    parsed = parse_line(json.dumps(raw_event(kind, rank=rank, seq=seq, mono=mono, **fields)), 1)
+    assert not isinstance(parsed, Garbled), parsed
+    return parsed
+
+
+STARTED: Mapping[str, Any] = {"program": "ddp", "params": {}, "device": "cuda", "python": "3.11.2"}
