@@ -33,7 +33,7 @@ class DdpParams(Params):
     data: str | None = Field(default=None, description="image folder to train on, instead of synthetic data")
     allreduce_timeout_s: float = Field(default=60, gt=0, le=3600, description="limit of the all-reduce check, seconds")
     hang_timeout_s: float = Field(default=300, gt=0, le=36000, description="no step for this long is a hang, seconds")
-    seed: int = Field(default=20260101, ge=0, lt=2**32, description="random seed")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="random seed")
 
     @model_validator(mode="after")
     def _warmup_has_room(self) -> DdpParams:
@@ -93,7 +93,8 @@ class Ddp(Workload):
             "steps_per_window": 2,
             "warmup_steps": 2,
             "max_warmup_steps": 8,
-            "hang_timeout_s": 60,
+            "allreduce_timeout_s": 30,
+            "hang_timeout_s": 120,
         },
     }
 
@@ -107,7 +108,7 @@ class Ddp(Workload):
             elif isinstance(value, bool):
                 argv.append(flag if value else "--no-" + key.replace("_", "-"))
             else:
-                argv += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+                argv += [flag, str(value).removesuffix(".0")]
         return argv
 
     def timeout_s(self, params: DdpParams, *, world_size: int, device: DeviceKind) -> float:
