@@ -74,10 +74,10 @@ def choose_flavour(requested: str, gpus: Sequence[Gpu]) -> tuple[Flavour, str]:
         raise FlavourError("--flavour cpu uses no GPU, and GPUs were chosen", next_step="Add --gpus none.")
     for gpu in gpus:
         if not runs_on(flavour, gpu):
-            able = [other.value for other in RANGES if runs_on(other, gpu)]
+            able = [other.value for other in RANGES if all(runs_on(other, one) for one in gpus)]
             raise FlavourError(
                 f"flavour {flavour} has no kernels for GPU {gpu.index} ({gpu.name}, compute capability "
                 f"{gpu.compute_capability})",
-                next_step=f"Use --flavour {able[0]}." if able else "No flavour runs on this GPU: leave it out.",
+                next_step=f"Use --flavour {able[0]}." if able else "No flavour runs on every chosen GPU: leave this one out.",
             )
     return flavour, why

@@ -11,8 +11,9 @@ from vaultcube.errors import GpuSelectionError, GpuUnavailableError
 from vaultcube.results.schema import Gpu
 
 _UUID = re.compile(r"GPU-[0-9a-fA-F-]+")
-_INDEX = re.compile(r"\d{1,3}")
-_COUNT = re.compile(r"\d{1,3}")
+# Not \d: that takes the digits of every script.
+_INDEX = re.compile(r"[0-9]{1,3}")
+_COUNT = re.compile(r"[0-9]{1,3}")
 
 
 @dataclass(frozen=True)
