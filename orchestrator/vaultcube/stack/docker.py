@@ -32,6 +32,8 @@ COMPOSE_FLOOR = (2, 24, 4)
 # 0.13 is the first with `--progress rawjson`.
 BUILDX_FLOOR = (0, 13, 0)
 QUICK_S = 30.0
+# The first question of a command: an engine that does not answer it is not there.
+PROBE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,10 @@ class Docker:
         """
         try:
             return Child(["docker", *args], env={**self._environment, **(env or {})}, merged=merged)
-        except (FileNotFoundError, PermissionError) as error:
+        except FileNotFoundError as error:
             raise EngineMissingError("there is no docker command on the PATH") from error
+        except OSError as error:
+            raise EngineMissingError(f"the docker command on the PATH cannot be run: {error.strerror}") from error
 
     def call(self, args: Sequence[str], *, timeout: float = QUICK_S) -> Finished:
         """Run `docker ARGS` to its end, whatever its exit status.
@@ -190,8 +194,12 @@ class Docker:
         networks = self.start(
             ["network", "ls", "--filter", f"label={LABEL_RUN}", "--format", f'{{{{.Label "{LABEL_RUN}"}}}}']
         )
-        seen = self.finish(containers)
-        held = self.finish(networks)
+        try:
+            seen = self.finish(containers, PROBE_S)
+            held = self.finish(networks, PROBE_S)
+        finally:
+            containers.end()
+            networks.end()
         return parse_containers(checked(seen).stdout), sorted(set(checked(held).stdout.split()))
 
     def exits(self, ids: Sequence[str]) -> list[Exit]:
@@ -239,8 +247,8 @@ class Probe:
             InterruptedRunError: a stop was asked for.
         """
         try:
-            engine = checked(self._docker.finish(self._engine))
-            compose = compose_version(self._docker.finish(self._compose))
+            engine = checked(self._docker.finish(self._engine, PROBE_S))
+            compose = compose_version(self._docker.finish(self._compose, PROBE_S))
         finally:
             self.cancel()
         return EngineInfo(json.loads(engine.stdout), compose)
@@ -328,6 +336,7 @@ UNREACHABLE = (
     "connection reset by peer",
     "is the docker daemon running",
     "unexpected eof",
+    "unable to resolve docker endpoint",
 )
 
 

@@ -153,6 +153,8 @@ def build_environment(options: BuildOptions, base: str, ours: Mapping[str, str])
         "BASE_IMAGE": base,
         "VAULTCUBE_VERSION": __version__,
         "VAULTCUBE_REVISION": git_revision() or "",
+        # Newer buildx asks before it reads outside the working directory, and nobody could answer.
+        "BUILDX_BAKE_ENTITLEMENTS_FS": "0",
     }
     bundle = options.ca_bundle or next((Path(ours[name]) for name in CA_VARIABLES if ours.get(name)), None)
     if options.ca_bundle is not None and not options.ca_bundle.is_file():
