@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,11 +120,23 @@ class RunStore:
         with _writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             run.path.mkdir()
-            (run.path / "results").mkdir()
-            (run.path / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
-            if owner is not None:
-                os.chown(run.path / "results", *owner)
+            try:
+                (run.path / "results").mkdir()
+                (run.path / RESERVE).write_bytes(b"\0" * RESERVE_BYTES)
+                if owner is not None:
+                    os.chown(run.path / "results", *owner)
+            except OSError:
+                shutil.rmtree(run.path, ignore_errors=True)
+                raise
         return run
+
+    def prove(self, name: str) -> None:
+        """Make sure that a run directory could be made, before minutes are spent on an image.
+
+        Raises:
+            ResultsUnwritableError, DiskTooSmallError: it could not.
+        """
+        shutil.rmtree(self.create(f".{name}").path)
 
     def runs(self) -> list[RunDirectory]:
         """Return all runs, newest first by their ids' time."""

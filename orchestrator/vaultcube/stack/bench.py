@@ -97,6 +97,7 @@ class Session:
             engine = probe.finish()
             if plan.flavour_reason:
                 watcher.note(plan.flavour_reason)
+            self.store.prove(plan.run_id)
             if docker.image(plan.image) is None:
                 watcher.note(f"building {plan.image}: it is not on this machine yet")
                 build(
