@@ -15,6 +15,9 @@ import pytest
 
 IMAGE = "vaultcube/pytorch:cu124"
 ROOT = Path(__file__).resolve().parents[2]
+# The least work there is: the tests look at what surrounds it.
+FAST = ["bench", "ddp", "--gpus", "none", "--model", "resnet18", "--batch-size", "2", "--image-size", "32"]
+FAST += ["--steps-per-window", "1", "--warmup-steps", "1", "--max-warmup-steps", "1"]
 
 
 def docker(*args: str, check: bool = True, timeout: float = 120) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from conftest import ROOT, Vaultcube
+from tests.docker.conftest import FAST, ROOT, Vaultcube
 
 from vaultcube.results.schema import Result, Status, Verdict
 from vaultcube.results.store import RunDirectory
@@ -21,9 +21,6 @@ from vaultcube.stack.outcome import Outcome
 
 pytestmark = [pytest.mark.docker, pytest.mark.image, pytest.mark.usefixtures("image")]
 
-# The least work there is: the tests look at what surrounds it.
-FAST = ["bench", "ddp", "--gpus", "none", "--model", "resnet18", "--batch-size", "1", "--image-size", "32"]
-FAST += ["--steps-per-window", "1", "--warmup-steps", "1", "--max-warmup-steps", "1"]
 ON_GPUS = {"scaling_efficiency", "throughput", "gpu_utilisation"}
 
 

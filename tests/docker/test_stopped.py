@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Vaultcube, docker
-from test_bench import FAST
+from tests.docker.conftest import FAST, Vaultcube, docker
 
 pytestmark = [pytest.mark.docker, pytest.mark.image, pytest.mark.usefixtures("image")]
 

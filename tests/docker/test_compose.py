@@ -1,0 +1,79 @@
+"""The compose files without the orchestrator, as a user runs them: `docker compose -f compose/ddp.yml up`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from testcontainers.compose import DockerCompose
+from tests.docker.conftest import ROOT, docker
+
+pytestmark = [pytest.mark.docker]
+GPU_LESS = ["ddp.yml", "ddp.cpu.yml"]
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str) -> Iterator[tuple[DockerCompose, Path]]:  # noqa: ARG001
+    """Return the GPU-less stack in a project of its own, and the folder it writes to (which does not exist yet)."""
+    results = tmp_path / "results with spaces"
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "vaultcube-test-raw")
+    monkeypatch.setenv("VAULTCUBE_RESULTS_DIR", str(results))
+    monkeypatch.setenv("DDP_PRESET", "smoke")
+    compose = DockerCompose(str(ROOT / "compose"), compose_file_name=GPU_LESS, wait=False)
+    yield compose, results
+    compose.stop()
+    assert not docker("ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project=vaultcube-test-raw")
+    assert not docker("network", "ls", "--quiet", "--filter", "label=com.docker.compose.project=vaultcube-test-raw")
+
+
+@pytest.mark.image
+def test_the_raw_stack_runs_to_its_end_and_leaves_events(raw: tuple[DockerCompose, Path]) -> None:
+    compose, results = raw
+    compose.start()
+    container = compose.get_container("ddp", include_all=True)
+    assert docker("wait", str(container.ID), timeout=240) == "0"
+    (events,) = results.glob("ddp-*/events.jsonl")
+    kinds = [json.loads(line)["kind"] for line in events.read_text().splitlines()]
+    assert kinds[0] == "started"
+    assert kinds.count("finished") == 2
+    stdout, _ = compose.get_logs("ddp")
+    assert "samples/s" in stdout
+
+
+def resolved(*files: str) -> dict[str, dict[str, object]]:
+    """Return the services of compose files as compose understands them."""
+    named = [part for file in files for part in ("--file", str(ROOT / "compose" / file))]
+    services: dict[str, dict[str, object]] = json.loads(docker("compose", *named, "config", "--format", "json"))[
+        "services"
+    ]
+    return services
+
+
+def test_the_gpu_file_pins_the_four_gpus_of_the_box_by_index() -> None:
+    service = resolved("ddp.yml")["ddp"]
+    (pin,) = service["deploy"]["resources"]["reservations"]["devices"]  # type: ignore[index]
+    assert pin["driver"] == "nvidia"
+    assert pin["device_ids"] == ["0", "1", "2", "3"]
+    assert service["environment"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # type: ignore[index]
+
+
+def test_the_gpu_less_file_asks_for_no_gpu() -> None:
+    reservations = resolved(*GPU_LESS)["ddp"]["deploy"]["resources"].get("reservations", {})  # type: ignore[index]
+    assert not reservations.get("devices")
+
+
+@pytest.mark.parametrize("files", [["ddp.yml"], GPU_LESS])
+def test_every_service_is_bounded_and_unprivileged(files: list[str]) -> None:
+    for name, service in resolved(*files).items():
+        assert service["init"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["stop_grace_period"], name
+        assert service["logging"]["options"]["max-size"], name  # type: ignore[index]
+        assert service["deploy"]["resources"]["limits"]["memory"], name  # type: ignore[index]
+        assert service["network_mode"] == "none", name
+        assert not service.get("privileged"), name
+        assert not service.get("ports"), name
