@@ -26,7 +26,7 @@ class Hardware(BaseModel):
 class Profile(BaseModel):
     """A profile file. `targets` holds one table a workload; each workload says which keys it knows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     description: str = ""
