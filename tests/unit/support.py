@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,18 @@ from vaultcube.gpu.inventory import Inventory
 from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.events import AnyEvent, Garbled, parse_line
 from vaultcube.results.profile import load_profile
-from vaultcube.results.schema import Gpu
+from vaultcube.results.schema import (
+    Artifact,
+    Check,
+    Gpu,
+    Metric,
+    Provenance,
+    Result,
+    RunInfo,
+    Status,
+    Target,
+    Verdict,
+)
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.plan import Plan, Request, make_plan
 
@@ -70,3 +81,40 @@ def event(kind: str, *, rank: int = 0, seq: int = 0, mono: float = 1.0, **fields
 
 
 STARTED: Mapping[str, Any] = {"program": "ddp", "params": {}, "device": "cuda", "python": "3.11.2"}
+
+
+def result(**changes: Any) -> Result:
+    """Return the result of a good run on four GPUs."""
+    found = Result(
+        run=RunInfo(
+            id=RUN_ID, workload="ddp", status=Status.COMPLETED, started=NOON, finished=NOON + timedelta(seconds=95)
+        ),
+        verdict=Verdict.UNAVAILABLE,
+        simulated=False,
+        device="cuda",
+        checks=[
+            Check(
+                name="throughput",
+                target=Target(op=">=", value=100, unit="samples/s"),
+                measured=7600.5,
+                ci95=(7590.25, 7611.0),
+                verdict=Verdict.PASS,
+                reason="the lower bound 7590 meets the target",
+            ),
+            Check(
+                name="gpu_utilisation",
+                target=Target(op=">=", value=0.9, unit="ratio"),
+                verdict=Verdict.UNAVAILABLE,
+                reason="no telemetry was recorded",
+            ),
+        ],
+        metrics={
+            "throughput_samples_per_s": Metric(value=7600.5, unit="samples/s", ci95=(7590.25, 7611.0)),
+            "ranks_lost": Metric(value=0, unit="ranks"),
+        },
+        params={"batch_size": 256},
+        gpus=list(box(4).gpus),
+        provenance=Provenance(vaultcube="0.1.0", kernel="Linux 6.8.0", os="Ubuntu 24.04", cpu="Threadripper PRO"),
+        artifacts=[Artifact(path="plan.json", sha256="0" * 64)],
+    )
+    return found.model_copy(update=changes)
