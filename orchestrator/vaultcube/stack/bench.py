@@ -62,7 +62,7 @@ class Session:
             VaultCubeError: the request cannot be met on this machine.
         """
         uid, gid = container_user()
-        return make_plan(
+        plan = make_plan(
             self.workload,
             self.request,
             profile=load_profile(self.profile, PROFILES),
@@ -71,6 +71,8 @@ class Session:
             created=self.now,
             user=f"{uid}:{gid}",
         )
+        check_data(plan)
+        return plan
 
     def directory_path(self) -> Path:
         """Return where the run will be kept."""
@@ -90,7 +92,6 @@ class Session:
             probe = docker.begin_probe()
             try:
                 plan = self.plan()
-                check_data(plan)
             except BaseException:
                 probe.cancel()
                 raise

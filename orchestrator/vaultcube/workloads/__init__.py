@@ -84,7 +84,7 @@ class Workload(ABC):
         Raises:
             BadParameterError: no such preset, or a value out of its range.
         """
-        name = preset or ("acceptance" if device == "cuda" else "smoke")
+        name = ("acceptance" if device == "cuda" else "smoke") if preset is None else preset
         if name not in self.presets:
             raise BadParameterError(
                 f"there is no preset {name!r} of {self.name}", next_step=f"Presets: {', '.join(self.presets)}."
