@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, cast
 
@@ -112,16 +113,14 @@ class Child:
 
     def end(self, grace_s: float = GRACE_S) -> None:
         """Ask it to terminate, then kill it and all its children."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._process.pid, number)
-            except ProcessLookupError:
-                break
-            try:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+            # Also when it went by itself: its children may not have.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace_s)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
