@@ -1,0 +1,63 @@
+"""A `docker` command that replays what the real one was recorded to say. Nothing of ours is replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import pytest
+
+SCRIPT = """\
+#!/bin/sh
+printf '%s\\n' "$*" >> {calls}
+case "$*" in
+"""
+
+
+class Recording:
+    """The replies, each to command lines that begin with some words; the first that fits is given.
+
+    Attributes:
+        calls: the command lines that were asked for, one a line.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cases: list[str] = []
+        self._calls = folder / "calls"
+        folder.mkdir()
+
+    @property
+    def calls(self) -> list[str]:
+        return self._calls.read_text().splitlines() if self._calls.exists() else []
+
+    def says(self, asked: str, stdout: str = "", *, stderr: str = "", status: int = 0, after_s: float = 0) -> None:
+        """Give this reply to commands that begin with `asked`."""
+        number = len(self._cases)
+        out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
+        out.write_text(stdout)
+        err.write_text(stderr)
+        wait = f"sleep {after_s}; " if after_s else ""
+        self._cases.append(
+            f"{quote(asked)}*) {wait}cat {quote(str(out))}; cat {quote(str(err))} >&2; exit {status};;\n"
+        )
+        script = self._folder / "docker"
+        unknown = '*) echo "not recorded: $*" >&2; exit 99;;\n'
+        script.write_text(SCRIPT.format(calls=quote(str(self._calls))) + "".join(self._cases) + unknown + "esac\n")
+        script.chmod(0o755)
+
+    def says_json(self, asked: str, document: Any) -> None:
+        """Give a JSON document."""
+        self.says(asked, json.dumps(document) + "\n")
+
+
+@pytest.fixture
+def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recording:
+    """Return the replaying docker, first on the PATH. It knows nothing yet."""
+    found = Recording(tmp_path / "bin with spaces")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin with spaces'}{os.pathsep}{os.environ['PATH']}")
+    found.says("nothing at all")
+    return found
