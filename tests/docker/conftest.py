@@ -39,6 +39,7 @@ class Vaultcube:
 
     runs: Path
     env: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def argv(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "vaultcube", *args]
@@ -54,9 +55,17 @@ class Vaultcube:
 
     def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
         """Start, and leave it going."""
-        return subprocess.Popen(
+        child = subprocess.Popen(
             self.argv(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment(env)
         )
+        self.started.append(child)
+        return child
+
+    def close(self) -> None:
+        """End what a failed test left going."""
+        for child in self.started:
+            with child:
+                child.kill()
 
     def run_ids(self) -> list[str]:
         return sorted(path.parent.name for path in self.runs.glob("*/plan.json"))
@@ -99,6 +108,7 @@ def vaultcube(tmp_path: Path) -> Iterator[Vaultcube]:
     """Return the command, and check after the test that it left nothing running."""
     cube = Vaultcube(tmp_path / "runs with spaces")
     yield cube
+    cube.close()
     left = cube.left_behind()
     for run in cube.run_ids():
         docker("compose", "--project-name", run, "down", "--timeout", "1", check=False)
