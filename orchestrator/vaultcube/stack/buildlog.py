@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 TAIL_LINES = 15
+# What a step runs tells more than what it mounts, and a name is shown on one line.
+_FLAGS = re.compile(r"--(?:mount|network|security|chmod|chown)=\S+\s*")
+NAME_CHARS = 100
 # Steps of BuildKit's own that nobody waits for.
 _INTERNAL = re.compile(r"^\[(?:.*\binternal\b.*)\]|^resolve |^\[context |^\[.*auth\]")
 
@@ -86,7 +89,7 @@ class BuildLog:
         return status if isinstance(status, dict) else None
 
     def _vertex(self, vertex: Mapping[str, Any]) -> None:
-        digest, name = str(vertex.get("digest")), str(vertex.get("name", ""))
+        digest, name = str(vertex.get("digest")), _readable(str(vertex.get("name", "")))
         if vertex.get("error"):
             # A cancelled neighbour is not what went wrong.
             if self.failed is None and "context canceled" not in str(vertex["error"]):
@@ -111,3 +114,8 @@ class BuildLog:
         lines = [line for part in text.splitlines() if (line := part.split("\r")[-1].rstrip())]
         self._tails[str(log.get("vertex"))].extend(lines)
         return lines
+
+
+def _readable(name: str) -> str:
+    text = " ".join(_FLAGS.sub("", name).split())
+    return text if len(text) <= NAME_CHARS else text[: NAME_CHARS - 3] + "..."

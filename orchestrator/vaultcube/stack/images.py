@@ -187,9 +187,13 @@ def check_space(docker: Docker, needed: int) -> None:
 
 def _build_error(log: BuildLog, base: str, name: str) -> VaultCubeError:
     text = " ".join([log.error, *log.plain]).lower()
-    pulling = any(
-        sign in text for sign in ("failed to resolve source metadata", "pull access denied", "failed to do request")
+    signs = (
+        "failed to resolve source metadata",
+        "pull access denied",
+        "failed to do request",
+        "failed to parse stage name",
     )
+    pulling = any(sign in text for sign in signs)
     if pulling and (base.lower() in text or "resolve source metadata" in text):
         return BaseImageError(f"the base image {base} is not on this machine and cannot be pulled")
     if log.failed is None and (known := known_error("\n".join(log.plain))):
