@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.docker.conftest import Vaultcube
-from tests.docker.engines import Call, Engine, after, listening, plugin_folder, told, unused_port
+from tests.docker.engines import Call, after, listening, plugin_folder, told, unused_port
 
 BENCH = ("bench", "ddp", "--gpus", "none", "--preset", "smoke", "--json")
 VERBS = [BENCH, ("ps", "--json"), ("images", "list", "--json"), ("images", "build"), ("down", "--all")]
@@ -190,31 +190,3 @@ def test_results_that_cannot_be_listed(vaultcube: Vaultcube) -> None:
     before = ["setpriv", lost, "--inh-caps=-all"] if os.getuid() == 0 else []
     told(Call(vaultcube, before).run("runs", "list", "--json"), "usage", 2, as_json=True)
     vaultcube.runs.chmod(0o755)
-
-
-# --- a disk too small for the image ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def small_engine() -> Iterator[Engine]:
-    """Return a second engine with 64 MB."""
-    with Engine("64m") as engine:
-        yield engine
-
-
-@pytest.mark.parametrize("verb", [BENCH, ("images", "build")], ids=" ".join)
-def test_a_disk_too_small_for_the_image(vaultcube: Vaultcube, small_engine: Engine, verb: tuple[str, ...]) -> None:
-    small_engine.resize("64m")
-    call = Call(vaultcube, small_engine.inside, {"DOCKER_HOST": small_engine.host})
-    message = call.refused("disk-too-small", 3, *verb)
-    assert "GB in" in message
-    assert small_engine.folder.name in message
-
-
-@pytest.mark.parametrize("verb", [BENCH, ("images", "build")], ids=" ".join)
-def test_an_image_that_cannot_be_built_here(vaultcube: Vaultcube, small_engine: Engine, verb: tuple[str, ...]) -> None:
-    """The disk would do (a tmpfs takes no memory before it is used), and no base image can be pulled."""
-    small_engine.resize("100g")
-    env = {"DOCKER_HOST": small_engine.host, "VAULTCUBE_BASE_IMAGE": "registry.invalid/none:1"}
-    call = Call(vaultcube, small_engine.inside, env)
-    assert "registry.invalid/none:1" in call.refused("base-image", 3, *verb)
