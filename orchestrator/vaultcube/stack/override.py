@@ -7,6 +7,7 @@ removes a value.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from vaultcube.stack.docker import LABEL_DIR, LABEL_RUN, LABEL_WORKLOAD
 from vaultcube.stack.plan import Plan
 
 OVERRIDE = "compose.override.yml"
+# What JSON lets stand and YAML does not, or takes for the end of a line.
+UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -95,5 +98,5 @@ def _inline(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
     return text.replace("$", "$$") if isinstance(value, str) else text

@@ -18,8 +18,8 @@ from vaultcube.workloads import DeviceKind, Workload
 
 MEMORY_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# Docker itself refuses a container with less.
-MEMORY_FLOOR = 6 * 2**20
+# Docker itself refuses a container with less; no machine has more.
+MEMORY_FLOOR, MEMORY_CEILING = 6 * 2**20, 2**50
 
 
 class Node(Model):
@@ -149,12 +149,12 @@ def parse_memory(text: str) -> int:
     """Read a size in Docker's way (`512m`, `8g`) and return bytes.
 
     Raises:
-        UsageError: it is none, or less than a container can have.
+        UsageError: it is none, or not one that a container can have.
     """
-    found = re.fullmatch(r"(\d{1,15})([bkmgt]?)b?", text.strip().lower())
+    found = re.fullmatch(r"([0-9]{1,16})([bkmgt]?)b?", text.strip().lower())
     size = int(found[1]) * MEMORY_UNITS[found[2]] if found else 0
-    if size < MEMORY_FLOOR:
-        raise UsageError(f"--memory {text!r} is no size of 6m or more", next_step="Write it as 512m or 8g.")
+    if not MEMORY_FLOOR <= size <= MEMORY_CEILING:
+        raise UsageError(f"--memory {text!r} is no size from 6m to 1024t", next_step="Write it as 512m or 8g.")
     return size
 
 
@@ -164,7 +164,7 @@ def parse_duration(text: str) -> float:
     Raises:
         UsageError: it is none.
     """
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text.strip().lower())
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text.strip().lower())
     seconds = float(found[1]) * DURATION_UNITS[found[2] or "s"] if found else 0.0
     if not 0 < seconds <= 366 * DURATION_UNITS["d"]:
         raise UsageError(f"{text!r} is no duration", next_step="Write it as 90s, 30m or 24h.")
