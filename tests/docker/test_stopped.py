@@ -30,7 +30,7 @@ def said(cube: Vaultcube, kind: str) -> bool:
     return any(f'"{kind}"' in path.read_text() for path in cube.runs.glob("*/results/events.jsonl"))
 
 
-def ended(child: Any, cube: Vaultcube, code: int, exit_code: int) -> dict[str, Any]:
+def ended(child: Any, cube: Vaultcube, code: str, exit_code: int) -> dict[str, Any]:
     """Check how a bench ended, and return its result."""
     out, err = child.communicate(timeout=120)
     assert (child.returncode, f"[{code}]" in err) == (exit_code, True), out + err
