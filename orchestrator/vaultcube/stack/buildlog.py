@@ -55,10 +55,10 @@ class BuildLog:
         status = self._status(line)
         if status is None:
             return []
-        for vertex in status.get("vertexes") or []:
+        for vertex in _objects(status.get("vertexes")):
             self._vertex(vertex)
         written: list[str] = []
-        for log in status.get("logs") or []:
+        for log in _objects(status.get("logs")):
             written += self._log(log)
         return written
 
@@ -76,12 +76,14 @@ class BuildLog:
             if line.strip():
                 self.plain.append(line.strip())
             return None
+        if line.startswith("{"):
+            self._buffer.clear()
         self._buffer.append(line)
         if len(self._buffer) > 1 and not line.startswith("}"):
             return None
         try:
             status = json.loads("\n".join(self._buffer))
-        except ValueError:
+        except (ValueError, RecursionError):
             if line.startswith("}"):
                 self._buffer.clear()
             return None
@@ -111,7 +113,8 @@ class BuildLog:
             text = base64.b64decode(str(log.get("data", ""))).decode("utf-8", errors="replace")
         except (binascii.Error, ValueError):
             return []
-        lines = [line for part in text.splitlines() if (line := part.split("\r")[-1].rstrip())]
+        # Of a line that was written over, the last version counts.
+        lines = [line for part in text.split("\n") if (line := part.rstrip().split("\r")[-1])]
         self._tails[str(log.get("vertex"))].extend(lines)
         return lines
 
@@ -119,3 +122,7 @@ class BuildLog:
 def _readable(name: str) -> str:
     text = " ".join(_FLAGS.sub("", name).split())
     return text if len(text) <= NAME_CHARS else text[: NAME_CHARS - 3] + "..."
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
