@@ -309,6 +309,9 @@ def checked(seen: Finished) -> Finished:
 
 def diagnose(seen: Finished) -> VaultCubeError:
     """Name the error behind a docker command that failed, from its stderr."""
+    # Without the plugin docker takes compose's options for its own.
+    if seen.argv[1:2] == ("compose",) and "unknown flag" in seen.stderr:
+        return ComposeMissingError("docker has no compose v2 plugin")
     return known_error(seen.stderr) or RefusedError(
         f"docker {' '.join(seen.argv[1:3])} failed: {last_line(seen.stderr) or f'exit status {seen.returncode}'}",
         next_step="Run the command that failed by hand; --debug shows it whole.",
@@ -317,12 +320,13 @@ def diagnose(seen: Finished) -> VaultCubeError:
 
 def known_error(stderr: str) -> VaultCubeError | None:
     """Return the error that docker's words stand for, or None when they are not about docker itself."""
-    low = stderr.lower()
+    # An engine that answered has been reached: its own words are about something else.
+    low = "\n".join(line for line in stderr.lower().splitlines() if "error response from daemon" not in line)
     if "permission denied" in low and ("socket" in low or "daemon" in low or "docker api" in low):
         return EnginePermissionError("permission denied on the Docker socket")
     if any(sign in low for sign in UNREACHABLE):
         return EngineUnreachableError("no Docker engine answers: " + last_line(stderr))
-    if "is not a docker command" in low or "unknown docker command" in low:
+    if any(sign in low for sign in ("is not a docker command", "unknown docker command", "unknown command: docker")):
         return ComposeMissingError(last_line(stderr))
     return None
 
