@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from vaultcube.results.schema import Status
 from vaultcube.stack.docker import Exit
 
 # What the programs in the images end with.
-EXIT_USAGE, EXIT_HARDWARE, EXIT_FAILED, EXIT_INTERRUPTED = 64, 69, 70, 75
+EXIT_USAGE, EXIT_HARDWARE, EXIT_INTERRUPTED = 64, 69, 75
 
 
 @dataclass(kw_only=True)
@@ -52,7 +53,7 @@ def classify(
         return Status.FAILED, cause
     if not exits:
         return Status.FAILED, ContainerKilledError("the container is gone: somebody removed it")
-    worst = max(exits, key=lambda exit_: (exit_.oom_killed, exit_.exit_code))
+    worst = max(exits, key=lambda exit_: (exit_.oom_killed and exit_.exit_code > 0, exit_.exit_code))
     if worst.oom_killed and worst.exit_code:
         return Status.FAILED, ContainerMemoryError(f"{worst.service} was killed at its memory limit")
     if worst.exit_code == 0:
@@ -69,7 +70,7 @@ def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeErro
         return Status.FAILED, FlavourError(text, next_step=step)
     if worst.exit_code == EXIT_INTERRUPTED:
         return Status.INTERRUPTED, ContainerStoppedError(f"{worst.service} was stopped by somebody else")
-    if worst.exit_code > 128 and worst.exit_code != EXIT_FAILED:  # noqa: PLR2004 - 128 + signal, as a shell says it
+    if 128 < worst.exit_code < 128 + signal.NSIG:  # noqa: PLR2004 - 128 + signal, as a shell says it
         return Status.FAILED, ContainerKilledError(f"{worst.service} was killed by signal {worst.exit_code - 128}")
     return Status.FAILED, WorkloadError(text, next_step=step)
 
