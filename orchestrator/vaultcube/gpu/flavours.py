@@ -78,6 +78,8 @@ def choose_flavour(requested: str, gpus: Sequence[Gpu]) -> tuple[Flavour, str]:
             raise FlavourError(
                 f"flavour {flavour} has no kernels for GPU {gpu.index} ({gpu.name}, compute capability "
                 f"{gpu.compute_capability})",
-                next_step=f"Use --flavour {able[0]}." if able else "No flavour runs on every chosen GPU: leave this one out.",
+                next_step=f"Use --flavour {able[0]}."
+                if able
+                else "No flavour runs on every chosen GPU: leave this one out.",
             )
     return flavour, why
