@@ -21,9 +21,9 @@ def call(vaultcube: Vaultcube, tmp_path: Path) -> Call:
     return Call(vaultcube, env={"LD_LIBRARY_PATH": str(tmp_path / "lib")})
 
 
-NONSENSE = ["", " ", "0", "00", "-1", "1.5", "1e3", "two", "ALL", "all,0", "none,all", "device=", "device=a", "0,"]
-NONSENSE += ["device=0,,1", "device=-1", "device=0-3", "device=1000", "GPU-", "GPU-xyz", "GPU-1;GPU-2", "1 2", "२"]
-NONSENSE += ["MIG-0f3cb7a2", "$(id)", "0;id", "a" * 200, "device=0\n1", "99999999999999999999"]
+# The grammar itself is tested without a command; these are what a shell or a habit makes of it.
+NONSENSE = ["", "0", "-1", "1.5", "two", "ALL", "all,0", "device=", "0,", "device=0-3", "GPU-xyz", "MIG-0f3cb7a2"]
+NONSENSE += ["$(id)", "device=0\n1", "99999999999999999999"]
 
 
 @pytest.mark.parametrize("gpus", NONSENSE)
@@ -31,7 +31,7 @@ def test_gpus_that_are_no_gpus(call: Call, gpus: str) -> None:
     call.refused("gpu-selection", 2, *BENCH, "--gpus", gpus)
 
 
-@pytest.mark.parametrize("gpus", ["all", "1", "999", "device=0", "0,1", "GPU-0f3cb7a2-8a3d-4a0e-b0f6-2d9fbb0a1c11"])
+@pytest.mark.parametrize("gpus", ["all", "999", "device=0", "GPU-0f3cb7a2-8a3d-4a0e-b0f6-2d9fbb0a1c11"])
 def test_gpus_where_none_are(call: Call, gpus: str) -> None:
     assert "none is here" in call.refused("gpu-unavailable", 3, *BENCH, "--gpus", gpus)
 
@@ -40,17 +40,12 @@ def test_gpus_where_none_are(call: Call, gpus: str) -> None:
     "words",
     [
         ("--batch-size", "-1"),
-        ("--batch-size", "0"),
         ("--batch-size", "1000000000"),
         ("--batch-size", "9" * 40),
-        ("--image-size", "8"),
         ("--windows", "4"),
-        ("--steps-per-window", "0"),
         ("--warmup-steps", "50", "--max-warmup-steps", "10"),
         ("--hang-timeout-s", "nan"),
-        ("--allreduce-timeout-s", "inf"),
         ("--hang-timeout-s", "-5"),
-        ("--seed", "-1"),
         ("--model", "../../etc/passwd"),
         ("--model", "--help-me"),
         ("--preset", "nonsense"),
@@ -70,17 +65,13 @@ def test_parameters_out_of_their_range(call: Call, words: tuple[str, ...]) -> No
         ("bench", "ddp", "--precision", "fp8"),
         ("bench", "ddp", "--flavour", "cu999"),
         ("bench", "ddp", "--ranks", "0"),
-        ("bench", "ddp", "--ranks", "2000"),
-        ("bench", "ddp", "--memory", "1k"),
         ("bench", "ddp", "--memory", "plenty"),
-        ("bench", "ddp", "--timeout", "0"),
         ("bench", "ddp", "--timeout", "never"),
         ("bench", "ddp", "--gpus"),
         ("bench", "ddp", "--batchsize", "4"),
         ("bench", "ddp", "extra"),
         ("bench", "nothing"),
         ("nothing",),
-        ("ps", "extra"),
         ("down", "some-run", "--all"),
         ("images", "build", "nothing"),
         ("images", "build", "--flavour", "cu999"),
@@ -108,7 +99,6 @@ def test_a_run_that_is_not_there(call: Call, verb: tuple[str, ...]) -> None:
         b"name = ",
         b"\xff\xfe\x00",
         b"",
-        b"name = 5",
         b"name = 'x'\ncolour = 'red'",
         b"name = 'x'\n[targets.ddp]\nthroughput_samples_per_s = 'fast'",
         b"name = 'x'\n[targets.ddp]\nthroughput = 100",
@@ -122,7 +112,7 @@ def test_a_broken_profile(call: Call, tmp_path: Path, text: bytes) -> None:
     assert "mine.toml" in message or "profile x: targets.ddp." in message
 
 
-@pytest.mark.parametrize("profile", ["nonsense", "/nowhere/mine.toml", "/tmp", "", "a\tb"])
+@pytest.mark.parametrize("profile", ["nonsense", "/nowhere/mine.toml", "/tmp", ""])
 def test_a_profile_that_is_not_there(call: Call, profile: str) -> None:
     call.refused("profile", 2, *BENCH, "--profile", profile)
 
