@@ -18,7 +18,7 @@ dist.init_process_group("gloo")
 torch.set_num_threads(1)
 torch.manual_seed(20260101)
 model = DistributedDataParallel(resnet50())
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 images, labels = torch.randn(BATCH, 3, SIDE, SIDE), torch.randint(0, 1000, (BATCH,))
 lossfn = torch.nn.CrossEntropyLoss()
 
