@@ -46,12 +46,13 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """A local image: its id, size in bytes, creation time (RFC 3339) and labels."""
+    """A local image: its id, size in bytes, creation time (RFC 3339), labels and names."""
 
     id: str
     size_bytes: int
     created: str
     labels: Mapping[str, str]
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ class Docker:
                 return None
             raise diagnose(seen)
         raw = json.loads(seen.stdout)[0]
-        return ImageInfo(raw["Id"], int(raw["Size"]), raw["Created"], (raw.get("Config") or {}).get("Labels") or {})
+        labels = (raw.get("Config") or {}).get("Labels") or {}
+        return ImageInfo(raw["Id"], int(raw["Size"]), raw["Created"], labels, tuple(raw.get("RepoTags") or ()))
 
     def containers(self, run_id: str | None = None) -> list[Container]:
         """Return the containers of one run, or of all runs, stopped ones too."""

@@ -115,15 +115,21 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
         raise _build_error(log, base, name)
     after = docker.image(name)
     if before is not None and after is not None and before.id != after.id:
-        # Nameless by now; it stays where a container still uses it.
-        docker.call(["image", "rm", before.id])
+        left = docker.image(before.id)
+        # It stays where a container still uses it, and where somebody gave it another name.
+        if left is not None and not left.tags:
+            docker.call(["image", "rm", before.id])
     return name
 
 
 def _follow(child: Child, stop: Stop, watch: BuildWatcher) -> BuildLog:
     log = BuildLog()
-    for line in child.lines(stop):
-        watch(log, log.feed(line))
+    try:
+        for line in child.lines(stop):
+            watch(log, log.feed(line))
+    except BaseException:
+        child.end()
+        raise
     return log
 
 
