@@ -34,16 +34,18 @@ class Recording:
     def calls(self) -> list[str]:
         return self._calls.read_text().splitlines() if self._calls.exists() else []
 
-    def says(self, asked: str, stdout: str = "", *, stderr: str = "", status: int = 0, after_s: float = 0) -> None:
-        """Give this reply to commands that begin with `asked`."""
+    def says(
+        self, asked: str, stdout: str = "", *, stderr: str = "", status: int = 0, after_s: float = 0, does: str = ":"
+    ) -> None:
+        """Give this reply to commands that begin with `asked` (a shell pattern), after doing a line of shell."""
         number = len(self._cases)
         out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
         out.write_text(stdout)
         err.write_text(stderr)
+        pattern = "*".join(quote(part) for part in asked.split("*"))
         wait = f"sleep {after_s}; " if after_s else ""
-        self._cases.append(
-            f"{quote(asked)}*) {wait}cat {quote(str(out))}; cat {quote(str(err))} >&2; exit {status};;\n"
-        )
+        reply = f"cat {quote(str(out))}; cat {quote(str(err))} >&2; exit {status};;\n"
+        self._cases.append(f"{pattern}*) {wait}{does}; {reply}")
         script = self._folder / "docker"
         unknown = '*) echo "not recorded: $*" >&2; exit 99;;\n'
         script.write_text(SCRIPT.format(calls=quote(str(self._calls))) + "".join(self._cases) + unknown + "esac\n")
