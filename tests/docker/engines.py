@@ -78,9 +78,16 @@ class Call:
     def environment(self) -> dict[str, str]:
         return self.cube.environment({**self.env, MARK: self.mark})
 
+    def argv(self, *args: str) -> list[str]:
+        if not self.before:
+            return self.cube.argv(*args)
+        # sudo takes these away, whatever it is told.
+        lost = [f"{k}={v}" for k, v in self.environment().items() if k == "PATH" or k.startswith(("PYTHON", "LD_"))]
+        return [*self.before, "env", *lost, *self.cube.argv(*args)]
+
     def run(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.before, *self.cube.argv(*args)],
+            self.argv(*args),
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -92,7 +99,7 @@ class Call:
         """Start it, with its stderr in a file that can be read while it goes on."""
         with stderr.open("wb") as file:
             return subprocess.Popen(
-                [*self.before, *self.cube.argv(*args)],
+                self.argv(*args),
                 stdout=subprocess.DEVNULL,
                 stderr=file,
                 env=self.environment(),

@@ -40,7 +40,8 @@ class Installed(Vaultcube):
 
     def environment(self, env: dict[str, str] | None = None) -> dict[str, str]:  # type: ignore[override]
         # Nothing can be made in /proc, not even by root.
-        return {**super().environment(env), "HOME": "/proc", "PYTHONPATH": str(self.target)}
+        path = os.pathsep.join([str(self.target), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return {**super().environment(env), "HOME": "/proc", "PYTHONPATH": path}
 
 
 @pytest.fixture(scope="module")
