@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from vaultcube.errors import RunActiveError
+
 LOCK = "run.lock"
 PATIENCE, PAUSE_S = 10, 0.02
 
@@ -19,7 +21,7 @@ def locked(directory: Path) -> Iterator[None]:
     """Hold the lock of a run directory, and note our pid in it.
 
     Raises:
-        BlockingIOError: somebody else holds it.
+        RunActiveError: somebody else holds it.
     """
     with (directory / LOCK).open("a+", encoding="ascii") as file:
         _take(file)
@@ -35,7 +37,7 @@ def _take(file: IO[str]) -> None:
         with suppress(BlockingIOError):
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(PAUSE_S)
-    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    raise RunActiveError("somebody else looks after this run", next_step="Look again in a moment: vaultcube ps.")
 
 
 def keeper(directory: Path) -> int | None:

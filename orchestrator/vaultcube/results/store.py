@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError, VaultCubeError
 from vaultcube.results.lock import LOCK
+from vaultcube.results.profile import describe
 from vaultcube.results.schema import Artifact, Result
 
 EVENTS = "results/events.jsonl"
@@ -91,7 +92,8 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            raise NotFoundError(f"{self.path / RESULT} cannot be read as a result: {str(error)[:200]}") from error
+            why = describe(error) if isinstance(error, ValidationError) else error.strerror
+            raise NotFoundError(f"{self.path / RESULT} cannot be read as a result: {why}") from error
 
     def artifacts(self) -> list[Artifact]:
         """Return every file of the run but the lock, the reserve and result.json itself, with its SHA-256."""

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from vaultcube.errors import (
     EngineLostError,
     InterruptedRunError,
@@ -16,6 +18,7 @@ from vaultcube.errors import (
     VaultCubeError,
 )
 from vaultcube.results.events import AnyEvent, EventLog
+from vaultcube.results.profile import describe
 from vaultcube.results.schema import Result, Status
 from vaultcube.results.store import LOG, PLAN, RunDirectory
 from vaultcube.stack.assets import asset
@@ -255,9 +258,10 @@ def read_plan(directory: RunDirectory) -> Plan:
     path: Path = directory.path / PLAN
     try:
         return Plan.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValidationError) as error:
+        why = describe(error) if isinstance(error, ValidationError) else error.strerror
         raise RefusedError(
-            f"{path} cannot be read as a plan: {str(error)[:200]}",
+            f"{path} cannot be read as a plan: {why}",
             next_step="Its containers can still be cleared with `vaultcube down --all`.",
         ) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vaultcube.errors import RunActiveError, VaultCubeError
 from vaultcube.results.lock import keeper, locked
-from vaultcube.results.store import PLAN, RunDirectory
+from vaultcube.results.store import PLAN, RESULT, RunDirectory
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.instances import Instance
 from vaultcube.stack.lifecycle import STOP_GRACE_S, finish_orphan
@@ -25,18 +25,19 @@ def take_down(instance: Instance, docker: Docker) -> str:
         One line of what was done.
 
     Raises:
+        RunActiveError: somebody else is clearing it.
         VaultCubeError: the engine did not do it.
     """
     directory = RunDirectory(Path(instance.directory)) if instance.directory else None
     if instance.keeper is not None and _ask_keeper(instance.keeper, directory):
         return f"{instance.run}: stopped by its own vaultcube (pid {instance.keeper})"
-    if directory is not None and (directory.path / PLAN).is_file() and directory.read_result() is None:
-        try:
-            with locked(directory.path):
+    if directory is not None and (directory.path / PLAN).is_file() and not (directory.path / RESULT).exists():
+        with locked(directory.path):
+            try:
                 result = finish_orphan(directory, docker)
-        except VaultCubeError:
-            docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
-            raise
+            except VaultCubeError:
+                docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
+                raise
         return f"{instance.run}: cleared; {result.run.status}, what it had measured is in {directory.path}"
     docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
     return f"{instance.run}: cleared"
