@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vaultcube.errors import RunActiveError
 from vaultcube.results.lock import LOCK, keeper, locked
 
 HOLD = (
@@ -40,7 +41,7 @@ def test_nobody_looks_after_a_run_without_a_lock(tmp_path: Path) -> None:
 def test_the_holder_is_named_and_asking_does_not_disturb_it(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     for _ in range(3):
         assert keeper(tmp_path) == holder.pid
-    with pytest.raises(BlockingIOError), locked(tmp_path):
+    with pytest.raises(RunActiveError), locked(tmp_path):
         pytest.fail("two hold the same lock")
     assert keeper(tmp_path) == holder.pid
 

@@ -138,8 +138,9 @@ def test_a_result_comes_back_as_it_was_and_gives_up_the_reserve(store: RunStore)
 def test_a_result_that_is_none_is_told_with_its_path(store: RunStore, text: str) -> None:
     directory = store.create(RUN_ID)
     (directory.path / RESULT).write_text(text)
-    with pytest.raises(NotFoundError, match=re.escape(str(directory.path / RESULT))):
+    with pytest.raises(NotFoundError, match=re.escape(str(directory.path / RESULT))) as seen:
         directory.read_result()
+    assert "\n" not in seen.value.message
 
 
 def test_unknown_keys_of_a_newer_version_are_read_over(store: RunStore) -> None:

@@ -21,11 +21,12 @@ class Recording:
     """The replies, each to command lines that begin with some words; the first that fits is given.
 
     Attributes:
-        calls: the command lines that were asked for, one a line.
+        folder: where it lives; replies may leave marks there.
+        calls: the command lines that were asked for.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._cases: list[str] = []
         self._calls = folder / "calls"
         folder.mkdir()
@@ -39,14 +40,14 @@ class Recording:
     ) -> None:
         """Give this reply to commands that begin with `asked` (a shell pattern), after doing a line of shell."""
         number = len(self._cases)
-        out, err = self._folder / f"{number}.out", self._folder / f"{number}.err"
+        out, err = self.folder / f"{number}.out", self.folder / f"{number}.err"
         out.write_text(stdout)
         err.write_text(stderr)
         pattern = "*".join(quote(part) for part in asked.split("*"))
         wait = f"sleep {after_s}; " if after_s else ""
         reply = f"cat {quote(str(out))}; cat {quote(str(err))} >&2; exit {status};;\n"
         self._cases.append(f"{pattern}*) {wait}{does}; {reply}")
-        script = self._folder / "docker"
+        script = self.folder / "docker"
         unknown = '*) echo "not recorded: $*" >&2; exit 99;;\n'
         script.write_text(SCRIPT.format(calls=quote(str(self._calls))) + "".join(self._cases) + unknown + "esac\n")
         script.chmod(0o755)
