@@ -54,7 +54,7 @@ def parse_lock(text: str) -> dict[str, tuple[str, bool]]:
 
 def matches(version: Version, pinned: str) -> bool:
     """Say whether a library's `version` is `pinned`, as far as the library tells: (12, 4, 5) is 12.4.5.8."""
-    parts = pinned.split("+")[0].split(".")
+    parts = pinned.partition("+")[0].split(".")
     return [str(part) for part in version] == parts[: len(version)]
 
 
@@ -155,12 +155,7 @@ def load_everything(files: Mapping[str, tuple[str, str]]) -> set[str]:
     import torchvision  # noqa: F401 - its extension's own needs count too
 
     for library in sorted((Path(torch.__file__).parent / "lib").glob("*.so*")):
-        try:
-            ctypes.CDLL(str(library))
-        except OSError as error:
-            # The driver comes with the host's GPU; what else that library needs is mapped by others.
-            if "libcuda.so.1" not in str(error):
-                raise
+        _open(str(library))
     mapped = _mapped()
     for path in sorted(mapped):
         if stem(path) == "libcudnn":
@@ -174,6 +169,15 @@ def load_everything(files: Mapping[str, tuple[str, str]]) -> set[str]:
         if _DLOPENED.match(name) and not any(other.endswith("/" + name) for other in mapped):
             ctypes.CDLL(path)
     return _mapped()
+
+
+def _open(path: str) -> None:
+    try:
+        ctypes.CDLL(path)
+    except OSError as error:
+        # The driver comes with the host's GPU; what else such a library needs is mapped by others.
+        if "libcuda.so.1" not in str(error):
+            raise
 
 
 def _mapped() -> set[str]:
@@ -245,7 +249,7 @@ def distributions(lock: Mapping[str, tuple[str, bool]], *, cuda: bool) -> list[F
         if installed is None:
             if not elsewhere or (cuda and name.startswith("nvidia-")):
                 findings.append(Finding(name, None, None, pinned, "is not installed"))
-        elif installed.split("+")[0] != pinned:
+        elif installed.partition("+")[0] != pinned:
             findings.append(
                 Finding(name, None, installed, pinned, f"is installed as {installed}, the lock says {pinned}")
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 def run(job: Job) -> dict[str, Any]:
     """Run the ranks of `job` to their end. Return `{"failures": {rank: exit code}}`, or `{"error": text}`."""
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -34,10 +36,14 @@ def run(job: Job) -> dict[str, Any]:
         monitor_interval=0.1,
     )
     os.environ[PARENT] = str(os.getpid())
+    # torchrun's complaints repeat in other words what the launcher says.
+    logging.disable(logging.ERROR)
     try:
         elastic_launch(config, sys.executable)("-m", "ddp.worker")
     except ChildFailedError as error:
         return {"failures": {str(rank): failure.exitcode for rank, failure in error.failures.items()}}
+    except SignalException:
+        return {"error": "it was told to stop"}
     except RuntimeError as error:
         return {"error": str(error)}
     return {"failures": {}}

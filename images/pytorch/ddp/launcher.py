@@ -97,8 +97,6 @@ def environment(params: Params) -> dict[str, str]:
         "TORCH_NCCL_USE_COMM_NONBLOCKING": "0",
         # Without name lookup every connection warns that it cannot name its peer.
         "TORCH_CPP_LOG_LEVEL": "ERROR",
-        # torchrun's own complaints repeat in other words what the launcher says.
-        "LOGLEVEL": "CRITICAL",
     }
     given = dict(os.environ)
     for name in ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):

@@ -22,6 +22,8 @@ PEER_LOST = "peer-lost"
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "Cannot allocate memory")
 _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
+_SHARED_MEMORY = ("shared memory",)
+_DEVICE_FAILED = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 _NO_KERNELS = "no kernel image is available"
 
 
@@ -75,10 +77,18 @@ def explain(error: BaseException, params: Params) -> Problem:
             "use the flavour made for it: cu128 from compute capability 10.0 on, cu124 below",
             CANNOT_RUN_HERE,
         )
+    if any(mark in text for mark in _SHARED_MEMORY):
+        return Problem(
+            "shared-memory-too-small",
+            f"no room in shared memory: {first_line(text)}",
+            "give the container more: shm_size: 16g, or --shm-size 16g",
+        )
     if any(mark in text for mark in _PEER_LOST):
         return Problem(PEER_LOST, f"another rank went away: {first_line(text)}", "see what the other ranks say")
     if params.data and (name == "UnidentifiedImageError" or isinstance(error, OSError)):
         return Problem("data-unreadable", first_line(text), f"mend or remove that file below {params.data}")
+    if any(mark in text for mark in _DEVICE_FAILED):
+        return Problem("device-failed", first_line(text), "see the host's kernel log for NVRM and Xid lines")
     return Problem("rank-failed", f"{name}: {first_line(text)}", "see the traceback in the container's log")
 
 

@@ -12,9 +12,10 @@ import torchvision
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
 from ddp import machine
-from ddp.outcome import bad_parameter
+from ddp.outcome import bad_parameter, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +24,18 @@ if TYPE_CHECKING:
 
 _CLASSES = 1000
 _MAX_LOADERS = 8
+_SIDE_WEIGHT = 0.4
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def set_up(params: Params) -> None:
-    """Choose arithmetic and algorithms for this process."""
+def set_up(params: Params) -> ImageFolder | None:
+    """Choose arithmetic and algorithms, and find out what cannot work before anything is started.
+
+    Returns the images of `--data`, None for synthetic ones.
+
+    Raises:
+        Problem: no such model, images that the model cannot take, or too few of them (exit code 64).
+    """
     tf32 = params.precision == "tf32"
     # Both ways and explicitly: cuDNN's default is on, so that "fp32" would silently be tf32.
     torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -35,19 +43,55 @@ def set_up(params: Params) -> None:
     torch.backends.cudnn.benchmark = True
     # DDP remarks on the strides of 1x1 kernels in channels_last; they are what was asked for.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-
-
-def build_model(params: Params, classes: int) -> torch.nn.Module:
-    """Return the untrained torchvision model of that name.
-
-    Raises:
-        Problem: there is none (exit code 64).
-    """
+    warnings.filterwarnings("ignore", message="The default weight initialization", category=FutureWarning)
     known = torchvision.models.list_models(module=torchvision.models)
     if params.model not in known:
         near = difflib.get_close_matches(params.model, known, n=3)
         hint = f"did you mean: {', '.join(near)}" if near else "for example resnet50, vit_b_16, convnext_tiny"
         raise bad_parameter(f"--model {params.model} is not a torchvision classification model", hint)
+    _try_shapes(params)
+    return _open_images(params) if params.data else None
+
+
+def _try_shapes(params: Params) -> None:
+    """Send a batch without values through the model: costs a tenth of a second, and no memory."""
+    try:
+        with torch.device("meta"):
+            build_model(params, _CLASSES).train()(
+                torch.empty(params.batch_size, 3, params.image_size, params.image_size)
+            )
+    except NotImplementedError:
+        # A model that looks at its values while it is built; its first step will tell.
+        return
+    except (RuntimeError, ValueError, AssertionError) as error:
+        shape = f"{params.batch_size} images of {params.image_size} px"
+        raise bad_parameter(
+            f"{params.model} cannot be trained on batches of {shape}: {first_line(str(error))}",
+            "use another --image-size (the one the model was made for), or a larger --batch-size",
+        ) from error
+
+
+def _open_images(params: Params) -> ImageFolder:
+    pipeline = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(params.image_size),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(_MEAN, _DEVIATION),
+        ]
+    )
+    images = ImageFolder(params.data, pipeline)
+    if len(images) < params.batch_size * params.ranks:
+        raise bad_parameter(
+            f"{params.data} holds {len(images)} images: too few for a batch of {params.batch_size} on each of "
+            f"{params.ranks} ranks",
+            "use a smaller --batch-size, or more images",
+        )
+    return images
+
+
+def build_model(params: Params, classes: int) -> torch.nn.Module:
+    """Return the untrained torchvision model of that name, which `set_up` knows to exist."""
     sized = {"image_size": params.image_size} if params.model.startswith("vit_") else {}
     return torchvision.models.get_model(params.model, weights=None, num_classes=classes, **sized)
 
@@ -73,30 +117,15 @@ class Synthetic:
 class Folder:
     """Batches of an image folder, decoded and augmented as in training, for ever."""
 
-    def __init__(self, params: Params, device: torch.device, *, rank: int, ranks: int) -> None:
-        """Read the part of `--data` that belongs to `rank` of `ranks`.
-
-        Raises:
-            Problem: it does not fill one batch (exit code 64).
-        """
-        dataset = torchvision.datasets.ImageFolder(
-            params.data,
-            transforms.Compose(
-                [
-                    transforms.RandomResizedCrop(params.image_size),
-                    transforms.RandomHorizontalFlip(),
-                    transforms.ToTensor(),
-                    transforms.Normalize(_MEAN, _DEVIATION),
-                ]
-            ),
-        )
-        self.classes = max(_CLASSES, len(dataset.classes))
+    def __init__(self, images: ImageFolder, params: Params, device: torch.device, *, rank: int, ranks: int) -> None:
+        """Read the part of `images` that belongs to `rank` of `ranks`."""
+        self.classes = max(_CLASSES, len(images.classes))
         self._params, self._device = params, device
-        self._sampler = DistributedSampler(dataset, num_replicas=ranks, rank=rank, seed=params.seed)
+        self._sampler = DistributedSampler(images, num_replicas=ranks, rank=rank, seed=params.seed)
         # Without a GPU the ranks themselves already fill the cores.
         loaders = min(_MAX_LOADERS, machine.cores() // params.ranks) if device.type == "cuda" else 0
         self._loader = DataLoader(
-            dataset,
+            images,
             batch_size=params.batch_size,
             sampler=self._sampler,
             drop_last=True,
@@ -104,11 +133,6 @@ class Folder:
             persistent_workers=loaders > 0,
             pin_memory=device.type == "cuda",
         )
-        if not len(self._loader):
-            raise bad_parameter(
-                f"{params.data} holds {len(dataset)} images: too few for a batch of {params.batch_size} on {ranks} ranks",
-                "use a smaller --batch-size, or more images",
-            )
         self._batches = self._endless()
 
     def _endless(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -133,14 +157,21 @@ def layout(params: Params) -> torch.memory_format:
 class Training:
     """A model, its optimiser and its data; `step` trains once and does not wait for the device."""
 
-    def __init__(self, params: Params, device: torch.device, *, rank: int, ranks: int, ddp: bool) -> None:
-        """Build it all. `rank` of `ranks` says which part of the data is this one's; `ddp` joins them.
-
-        Raises:
-            Problem: model or data are not to be had (exit code 64).
-        """
+    def __init__(
+        self,
+        params: Params,
+        device: torch.device,
+        images: ImageFolder | None,
+        *,
+        rank: int,
+        ranks: int,
+        ddp: bool,
+    ) -> None:
+        """Build it all. `rank` of `ranks` says which part of the data is this one's; `ddp` joins them."""
         self._data: Synthetic | Folder = (
-            Folder(params, device, rank=rank, ranks=ranks) if params.data else Synthetic(params, device, rank)
+            Folder(images, params, device, rank=rank, ranks=ranks)
+            if images is not None
+            else Synthetic(params, device, rank)
         )
         torch.manual_seed(params.seed)
         model = build_model(params, self._data.classes).to(device, memory_format=layout(params)).train()
@@ -165,8 +196,9 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
         with self._precision:
             output = self._model(images)
-            # GoogLeNet and Inception return their side heads too.
-            loss = self._loss_of(getattr(output, "logits", output), labels)
+            # GoogLeNet and Inception return their side heads too; left out, DDP would miss their gradients.
+            head, *sides = (output,) if isinstance(output, torch.Tensor) else output
+            loss = self._loss_of(head, labels) + _SIDE_WEIGHT * sum(self._loss_of(side, labels) for side in sides)
         loss.backward()
         self._optimizer.step()
         self._loss = loss.detach()

@@ -62,7 +62,7 @@ class Rank:
             # After the watchdog has started: a framework that hangs while it loads is noticed as well.
             from ddp import gpu, groups, training
 
-            training.set_up(self._params)
+            images = training.set_up(self._params)
             device = gpu.select(self._params, int(os.environ["LOCAL_RANK"]))
             if self._rank == 0:
                 self._events.write("frameworks", versions=gpu.versions())
@@ -80,7 +80,7 @@ class Rank:
         def build(*, together: bool) -> Training:
             with self._watchdog.doing("building the model"):
                 rank, ranks = (comms.rank, comms.world) if together else (0, 1)
-                return training.Training(self._params, device, rank=rank, ranks=ranks, ddp=together)
+                return training.Training(self._params, device, images, rank=rank, ranks=ranks, ddp=together)
 
         for subject in range(comms.world):
             if subject == self._rank:
@@ -200,7 +200,7 @@ def main() -> int:
         os._exit(EVENTS_LOST)
     except BaseException as error:  # noqa: BLE001 - whatever it was, it ends this rank with a word why
         problem = explain(error, job.params)
-        if problem.code == "rank-failed":
+        if problem.code in ("rank-failed", "device-failed"):
             traceback.print_exc()
         end(problem, events)
     return DONE

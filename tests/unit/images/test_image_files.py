@@ -1,0 +1,67 @@
+"""What the files of the images promise each other."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import selfcheck
+
+IMAGES = Path(selfcheck.__file__).parents[1]
+FLAVOURS = ("cu124", "cu128")
+LOCKS = {flavour: IMAGES / "pytorch" / "requirements" / f"{flavour}.txt" for flavour in FLAVOURS}
+PROGRAMS = [*sorted((IMAGES / "common").glob("*.py")), *sorted((IMAGES / "pytorch").rglob("*.py"))]
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_pin_has_hashes_and_no_address(flavour: str) -> None:
+    text = LOCKS[flavour].read_text()
+    assert not re.search(r"https?:|^ *--(extra-)?index-url|^ *--find-links", text, re.MULTILINE)
+    pins = [block for block in re.split(r"\n(?=\S)", text) if re.match(r"[A-Za-z0-9]", block)]
+    assert len(pins) >= 25
+    for pin in pins:
+        assert "==" in pin.splitlines()[0]
+        assert "--hash=sha256:" in pin
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_the_labels_are_what_the_lock_installs(flavour: str) -> None:
+    dockerfile = (IMAGES / "pytorch" / "Dockerfile").read_text()
+    label = re.search(
+        rf"LABEL io\.vaultcube\.flavour={flavour} io\.vaultcube\.torch=(\S+) io\.vaultcube\.cuda=(\S+)", dockerfile
+    )
+    assert label is not None
+    lock = selfcheck.parse_lock(LOCKS[flavour].read_text())
+    assert lock["torch"][0] == label[1]
+    assert lock["nvidia-cuda-runtime-cu12"][0].startswith(label[2] + ".")
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(IMAGES)))
+def test_programs_need_the_framework_and_the_standard_library_only(path: Path) -> None:
+    allowed = sys.stdlib_module_names | {"common", "ddp"}
+    if path.parent.name != "common":
+        allowed |= {"torch", "torchvision"}
+    assert imports(path) <= allowed
+
+
+def test_the_launcher_starts_without_the_framework() -> None:
+    heavy = {path.stem for path in PROGRAMS if path.parent.name == "ddp" and {"torch", "torchvision"} & imports(path)}
+    assert heavy == {"agent", "gpu", "groups", "training"}
+    # The agent and the worker import theirs inside functions.
+    agent = ast.parse((IMAGES / "pytorch" / "ddp" / "agent.py").read_text())
+    assert not any("torch" in ast.unparse(node) for node in agent.body if isinstance(node, ast.Import | ast.ImportFrom))
+
+
+def test_no_program_outgrows_its_file() -> None:
+    assert {path.name: length for path in PROGRAMS if (length := len(path.read_text().splitlines())) > 400} == {}
