@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from vaultcube.report.table import colored
-from vaultcube.results.events import AllReduce, AnyEvent, ErrorEvent, Phase, Progress, Started
+from vaultcube.results.events import AllReduce, AnyEvent, ErrorEvent, Phase, Progress, Started, one_line
 from vaultcube.stack.buildlog import BuildLog
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ class JobProgress:
         self._spoke = self._began
 
     def note(self, text: str) -> None:
-        """Show one line."""
+        """Show one line. A reader that went away, or a full disk behind the stream, is no reason to end a run."""
         self._spoke = time.monotonic()
-        self.stream.write(text + "\n")
-        self.stream.flush()
+        with suppress(OSError):
+            self.stream.write(text + "\n")
+            self.stream.flush()
 
     def building(self, log: BuildLog, lines: list[str]) -> None:  # noqa: ARG002 - bars show them
         """Show how far a build is."""
@@ -38,6 +39,9 @@ class JobProgress:
 
     def event(self, event: AnyEvent) -> None:
         """Show an event of the workload."""
+        if isinstance(event, Started):
+            # Building the image says nothing about how long the workload takes.
+            self._began = time.monotonic()
         text = describe(event)
         if text is not None:
             self.note(text)
@@ -46,7 +50,7 @@ class JobProgress:
 
     def _left(self, event: Progress) -> float:
         elapsed = time.monotonic() - self._began
-        return elapsed / max(event.done, 1) * (event.total - event.done)
+        return elapsed / max(event.done, 1) * max(event.total - event.done, 0)
 
 
 class BarProgress(JobProgress):
@@ -69,7 +73,7 @@ class BarProgress(JobProgress):
     def event(self, event: AnyEvent) -> None:
         """Move the bar, and show what is worth a line."""
         if isinstance(event, Started):
-            self._bar.reset(self._task, total=None, description=event.program)
+            self._bar.reset(self._task, total=None, description=one_line(event.program))
         if isinstance(event, Progress):
             self._bar.update(self._task, completed=event.done, total=event.total)
         text = describe(event)
@@ -80,13 +84,13 @@ class BarProgress(JobProgress):
 def describe(event: AnyEvent) -> str | None:
     """Return the line that an event is worth, or None."""
     if isinstance(event, Started):
-        return f"{event.program}: {event.world_size} rank(s) on {'GPUs' if event.device == 'cuda' else 'the CPU'}"
+        return f"{one_line(event.program)}: {event.world_size} rank(s) on {'GPUs' if event.device == 'cuda' else 'the CPU'}"
     if isinstance(event, AllReduce) and not event.correct:
         return f"  all-reduce of rank {event.rank}: {event.mismatches} wrong element(s)"
     if isinstance(event, Phase):
         return f"  rank {event.subject_rank} alone" if event.phase == "solo" else "  all ranks together"
     if isinstance(event, ErrorEvent):
-        return f"  {'launcher' if event.rank < 0 else f'rank {event.rank}'}: {event.message}"
+        return f"  {'launcher' if event.rank < 0 else f'rank {event.rank}'}: {one_line(event.message)}"
     return None
 
 

@@ -226,6 +226,11 @@ class EventLog:
         return parsed
 
 
+def one_line(text: str) -> str:
+    """Return what a program said in one line, without what could steer a terminal."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
 def sequence_gaps(events: list[AnyEvent]) -> list[str]:
     """Return one sentence for every rank whose `seq` does not count 0, 1, 2, ... in file order."""
     expected: dict[int, int] = {}

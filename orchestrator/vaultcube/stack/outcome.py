@@ -17,7 +17,7 @@ from vaultcube.errors import (
     VaultCubeError,
     WorkloadError,
 )
-from vaultcube.results.events import AnyEvent, ErrorEvent
+from vaultcube.results.events import AnyEvent, ErrorEvent, one_line
 from vaultcube.results.schema import Status
 from vaultcube.stack.docker import Exit
 
@@ -62,8 +62,8 @@ def classify(
 
 
 def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeError]:
-    text = said.message if said else f"{worst.service} ended with exit status {worst.exit_code}"
-    step = (said.next_step if said else "") or None
+    text = one_line(said.message) if said else f"{worst.service} ended with exit status {worst.exit_code}"
+    step = one_line(said.next_step if said else "") or None
     if worst.exit_code == EXIT_USAGE:
         return Status.FAILED, BadParameterError(text, next_step=step)
     if worst.exit_code == EXIT_HARDWARE:
