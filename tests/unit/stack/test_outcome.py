@@ -79,6 +79,12 @@ def test_without_a_fitting_event_the_first_one_has_to_do() -> None:
     assert told.next_step == WorkloadError.next_step
 
 
+def test_what_a_container_says_is_one_line_that_steers_no_terminal() -> None:
+    _, told = classify([ended(70)], [said(70, "Traceback\n  x\x1b[2J\n", next_step="a\nb")], None)
+    assert told is not None
+    assert (told.message, told.next_step) == ("Traceback   x [2J", "a b")
+
+
 def test_errors_that_were_said_and_survived_do_not_fail_a_run() -> None:
     assert classify([ended(0)], [said(70, "recovered")], None) == (Status.COMPLETED, None)
 
