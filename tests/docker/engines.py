@@ -188,17 +188,19 @@ class Engine:
         size: of its disk, as mount says it.
 
     Attributes:
-        host: its DOCKER_HOST.
+        host: its DOCKER_HOST, once it is entered.
+        folder: what it keeps, its disk under `data`.
     """
 
     def __init__(self, size: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="vc-", dir="/tmp"))
-        self.host = f"unix://{self.folder}/docker.sock"
         self._size = size
 
     def __enter__(self) -> Self:
         if shutil.which("dockerd") is None:
             pytest.skip("needs dockerd on this machine")
+        in_root([])
+        self.folder = Path(tempfile.mkdtemp(prefix="vc-", dir="/tmp"))
+        self.host = f"unix://{self.folder}/docker.sock"
         (self.folder / "daemon.json").write_text("{}")
         words = ["sh", "-ec", ENGINE, "sh", str(self.folder), self._size, str(os.getgid())]
         argv = in_root(["unshare", "--mount", "--net", "--propagation", "private", *words])
