@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -171,6 +170,8 @@ def _time_order(path: Path) -> str:
 
 
 def _sha256(file: Path) -> str:
+    import hashlib
+
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

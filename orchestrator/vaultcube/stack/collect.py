@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from pathlib import Path
 
@@ -73,5 +72,7 @@ def build_result(
 
 def compose_sha256(directory: RunDirectory) -> str | None:
     """Return the SHA-256 of the resolved compose file, or None when there is none."""
+    import hashlib
+
     resolved: Path = directory.path / RESOLVED
     return hashlib.sha256(resolved.read_bytes()).hexdigest() if resolved.is_file() else None

@@ -28,7 +28,7 @@ from vaultcube.stack.environment import provenance, utc_now
 from vaultcube.stack.outcome import Outcome, classify
 from vaultcube.stack.override import OVERRIDE, compose_args, make_override, up_args
 from vaultcube.stack.plan import Plan
-from vaultcube.stack.process import CommandTimeoutError, Finished
+from vaultcube.stack.process import Finished
 from vaultcube.stack.signals import Stop
 
 POLL_S = 0.2
@@ -73,6 +73,7 @@ class JobRun:
         try:
             self._write_plan()
             self._up()
+            self._resolve()
             others = self._others()
             self._follow()
             disturbances = self._disturbances(others, since)
@@ -106,22 +107,14 @@ class JobRun:
         self.directory.write(OVERRIDE, make_override(self.plan, self.directory.path))
 
     def _up(self) -> None:
-        compose = asset("compose")
-        # Side by side: the resolved file is a record, not a step.
-        resolve = self.docker.start(
-            [*compose_args(self.plan, compose, self.directory.path), "config", "--format", "json"]
-        )
-        try:
-            seen = self.docker.call(up_args(self.plan, compose, self.directory.path), timeout=START_LIMIT_S)
-            resolved = resolve.result(timeout=START_LIMIT_S, stop=self.stop)
-        except CommandTimeoutError as error:
-            raise StartError(str(error)) from error
-        finally:
-            resolve.end()
-        if resolved.ok:
-            self.directory.write(RESOLVED, resolved.stdout)
+        seen = self.docker.call(up_args(self.plan, asset("compose"), self.directory.path), timeout=START_LIMIT_S)
         if not seen.ok:
             raise start_error(seen)
+
+    def _resolve(self) -> None:
+        """Keep the whole of what compose ran. After the start: it is a record, not a step."""
+        args = compose_args(self.plan, asset("compose"), self.directory.path)
+        self.directory.write(RESOLVED, self.docker.ask([*args, "config", "--format", "json"]))
 
     def _follow(self) -> None:
         """Wait for the end of the containers and pass on events as they come.
