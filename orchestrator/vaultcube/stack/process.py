@@ -96,20 +96,23 @@ class Child:
             CommandTimeoutError: it took longer than `timeout` seconds and was ended.
             InterruptedRunError: `stop` was asked for, and it was ended.
         """
+        try:
+            out, err = self._communicate(timeout, stop)
+        except BaseException:
+            self.end()
+            raise
+        return Finished(self.argv, self._process.returncode, _text(out), _text(err))
+
+    def _communicate(self, timeout: float | None, stop: Stop | None) -> tuple[bytes, bytes]:
         waited = 0.0
-        while True:
+        while timeout is None or waited < timeout:
             try:
-                out, err = self._process.communicate(timeout=POLL_S)
+                return self._process.communicate(timeout=POLL_S)
             except subprocess.TimeoutExpired:
                 waited += POLL_S
-                if stop is not None and stop.requested:
-                    self.end()
-                    stop.check()
-                if timeout is not None and waited >= timeout:
-                    self.end()
-                    raise CommandTimeoutError(self.argv, timeout) from None
-            else:
-                return Finished(self.argv, self._process.returncode, _text(out), _text(err))
+            if stop is not None:
+                stop.check()
+        raise CommandTimeoutError(self.argv, timeout)
 
     def end(self, grace_s: float = GRACE_S) -> None:
         """Ask it to terminate, then kill it and all its children."""
