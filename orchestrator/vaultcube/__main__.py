@@ -13,11 +13,10 @@ from vaultcube.errors import InterruptedRunError, VaultCubeError
 if TYPE_CHECKING:
     from types import FrameType
 
-EXIT_BUG = 4
-
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
+    _open_streams()
     argv, debug = _without_debug(sys.argv[1:])
     if argv == ["--version"]:
         sys.stdout.write(f"vaultcube {__version__}\n")
@@ -25,27 +24,43 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    code = _run(argv, debug=debug)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            # Keep the interpreter from flushing into it again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _run(argv: list[str], *, debug: bool) -> int:
+    """Run the command line and return its exit code."""
     try:
         from vaultcube.cli.main import dispatch
 
         dispatch(argv)
-        code = 0
     except VaultCubeError as error:
         if debug:
             raise
-        code = _report(error, as_json="--json" in argv)
+        return _report(error, as_json="--json" in argv)
     except BrokenPipeError:
-        # `vaultcube runs list | head`: whoever read us had enough. Keep the interpreter from flushing into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        # `vaultcube runs list | head`: whoever read us had enough.
+        return 0
     except Exception as error:
         if debug:
             raise
-        from vaultcube.cli.crash import report_crash
+        from vaultcube.cli.crash import crash
 
-        report_crash(error, argv)
-        code = EXIT_BUG
-    sys.exit(code)
+        return _report(crash(error, argv), as_json="--json" in argv)
+    return 0
+
+
+def _open_streams() -> None:
+    """Open what the caller closed (`>&-`), so that the next file we open does not take its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
@@ -59,7 +74,7 @@ def _without_debug(argv: list[str]) -> tuple[list[str], bool]:
 
 
 def _report(error: VaultCubeError, *, as_json: bool) -> int:
-    if as_json:
+    if as_json and not error.in_result:
         import json
 
         told = {"code": error.code, "message": error.message, "next_step": error.next_step}

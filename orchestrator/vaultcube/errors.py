@@ -21,6 +21,8 @@ class VaultCubeError(Exception):
     exit_code: ClassVar[int] = 1
     summary: ClassVar[str] = "something failed"
     next_step: str = "Run the same command with --debug and read the traceback."
+    # Set when a result that was printed says it: --json prints no second document then.
+    in_result: bool = False
 
     def __init__(self, message: str, *, next_step: str | None = None) -> None:
         super().__init__(message)
@@ -252,6 +254,18 @@ class VerdictError(VaultCubeError):
     code = "verdict"
     summary = "the run completed, and its verdict is FAIL or INVALID (with --strict also UNAVAILABLE)"
     next_step = "See which check and why with `vaultcube runs show RUN`."
+
+
+# --- 4: a bug -----------------------------------------------------------------------------------------------
+
+
+class BugError(VaultCubeError):
+    """Vault Cube itself failed."""
+
+    code = "bug"
+    exit_code = 4
+    summary = "vaultcube itself failed; a crash log was written"
+    next_step = "Report it with the crash log."
 
 
 # --- 130: interrupted ----------------------------------------------------------------------------------------

@@ -143,5 +143,8 @@ def _bench(
         return
     with progress.job_progress(sys.stderr) as shown:
         result, directory = session.run(shown)
-    sys.stdout.write(result.to_json() if json else terminal.result(result, directory, color=colored(sys.stdout)))
-    bench.conclude(result, strict=strict)
+    try:
+        sys.stdout.write(result.to_json() if json else terminal.result(result, directory, color=colored(sys.stdout)))
+    finally:
+        # Also when nobody reads it any more: the exit code is the verdict.
+        bench.conclude(result, strict=strict)

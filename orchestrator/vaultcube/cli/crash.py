@@ -10,10 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vaultcube import __version__
+from vaultcube.errors import BugError
 
 
-def report_crash(error: Exception, argv: list[str]) -> None:
-    """Write the crash log, and say where it is. A home that cannot be written falls back to the temporary folder."""
+def crash(error: Exception, argv: list[str]) -> BugError:
+    """Write the crash log and return the error that says where it is.
+
+    A home that cannot be written falls back to the temporary folder, and that to stderr.
+    """
     import platformdirs
 
     now = datetime.now(UTC)
@@ -26,13 +30,13 @@ def report_crash(error: Exception, argv: list[str]) -> None:
         ]
     )
     name = f"crash-{now:%Y%m%d-%H%M%S}.log"
-    sys.stderr.write(f"vaultcube: this is a bug: {type(error).__name__}: {error}\n")
+    what = f"this is a bug: {type(error).__name__}: {error}"
     for folder in (platformdirs.user_log_path("vaultcube"), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
-        sys.stderr.write(f"  next: report it with the log {folder / name}  [bug]\n")
-        return
+        return BugError(what, next_step=f"Report it with the log {folder / name}")
     sys.stderr.write(text)
+    return BugError(what, next_step="Report it with the text above.")

@@ -66,11 +66,15 @@ def dispatch(argv: list[str]) -> None:
     """Run one command.
 
     Raises:
+        BrokenPipeError: whoever read our output went away.
         VaultCubeError: the command failed in a way that is told in two lines; UsageError for what Typer refused.
         SystemExit: with 2, after a verb that needs more words showed its help.
     """
     try:
         typer.main.get_command(app).main(args=argv, prog_name="vaultcube", standalone_mode=False)
+    except SystemExit as end:
+        # The one way in which Typer still ends the process itself.
+        raise BrokenPipeError from end
     except TyperUsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()

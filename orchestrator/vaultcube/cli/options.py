@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vaultcube.errors import UsageError
+
 RESULTS_VARIABLE = "VAULTCUBE_RESULTS_DIR"
 
 ResultsDir = Annotated[
@@ -18,9 +20,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 def results_root(given: Path | None) -> Path:
-    """Return the absolute folder that runs are kept in."""
-    if given is not None:
-        return Path(os.path.abspath(given.expanduser()))  # noqa: PTH100 - keeps symlinks as the user wrote them
-    import platformdirs
+    """Return the absolute folder that runs are kept in.
 
-    return platformdirs.user_data_path("vaultcube") / "runs"
+    Raises:
+        UsageError: its name is not UTF-8; compose files and results could not say it.
+    """
+    if given is None:
+        import platformdirs
+
+        given = platformdirs.user_data_path("vaultcube") / "runs"
+    root = os.path.abspath(given.expanduser())  # noqa: PTH100 - keeps symlinks as the user wrote them
+    try:
+        root.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the results directory has a name that is not UTF-8: {root!a}") from error
+    return Path(root)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from vaultcube.errors import DataUnreadableError, VerdictError, WorkloadError, all_errors
+from vaultcube.errors import DataUnreadableError, VaultCubeError, VerdictError, WorkloadError, all_errors
 from vaultcube.gpu.nvml import read_inventory
 from vaultcube.results.events import AnyEvent
 from vaultcube.results.lock import locked
@@ -143,10 +143,13 @@ def conclude(result: Result, *, strict: bool) -> None:
     told = result.run.error
     if told is not None:
         kind = next((cls for cls in all_errors() if cls.code == told.code), WorkloadError)
-        raise kind(told.message, next_step=told.next_step)
+        raise _said(kind(told.message, next_step=told.next_step))
     bad = {Verdict.FAIL, Verdict.INVALID} | ({Verdict.UNAVAILABLE} if strict else set())
     if result.verdict in bad:
-        raise VerdictError(
-            f"the verdict is {result.verdict}",
-            next_step=f"See why: vaultcube runs show {result.run.id}",
-        )
+        step = f"See why: vaultcube runs show {result.run.id}"
+        raise _said(VerdictError(f"the verdict is {result.verdict}", next_step=step))
+
+
+def _said(error: VaultCubeError) -> VaultCubeError:
+    error.in_result = True
+    return error

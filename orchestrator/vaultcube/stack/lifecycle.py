@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vaultcube.errors import (
+    BugError,
     EngineLostError,
     InterruptedRunError,
     RefusedError,
@@ -99,7 +100,7 @@ class JobRun:
         with contextlib.suppress(Exception):
             clean_up(self.plan, self.directory, self.docker.shielded())
         with contextlib.suppress(Exception):
-            error = VaultCubeError("vaultcube itself failed while it looked after the run")
+            error = BugError("vaultcube itself failed while it looked after the run")
             keep(self.plan, self.directory, self.log, Outcome(status=Status.FAILED, error=error), engine)
 
     def _write_plan(self) -> None:
