@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.stack.conftest import Recording
+from tests.unit.replay import Recording
 from tests.unit.support import RUN_ID
 
 from vaultcube.errors import (

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.stack.conftest import Recording
+from tests.unit.replay import Recording
 from tests.unit.support import DATA
 
 from vaultcube.errors import (

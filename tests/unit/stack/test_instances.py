@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.unit.stack.conftest import Recording
+from tests.unit.replay import Recording
 
 from vaultcube.errors import NotFoundError, UsageError
 from vaultcube.results.lock import locked

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.stack.conftest import Recording
+from tests.unit.replay import Recording
 from tests.unit.support import DATA, RUN_ID, box, plan
 
 from vaultcube.errors import DiskTooSmallError

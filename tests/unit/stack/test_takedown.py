@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.stack.conftest import Recording
+from tests.unit.replay import Recording
 from tests.unit.support import DATA, RUN_ID, plan, result
 
 from vaultcube.errors import EngineUnreachableError, RefusedError, RunActiveError

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from shlex import quote
 from typing import Any
-
-import pytest
 
 SCRIPT = """\
 #!/bin/sh
@@ -55,12 +52,3 @@ class Recording:
     def says_json(self, asked: str, document: Any) -> None:
         """Give a JSON document."""
         self.says(asked, json.dumps(document) + "\n")
-
-
-@pytest.fixture
-def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recording:
-    """Return the replaying docker, first on the PATH. It knows nothing yet."""
-    found = Recording(tmp_path / "bin with spaces")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin with spaces'}{os.pathsep}{os.environ['PATH']}")
-    found.says("nothing at all")
-    return found

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.unit.cli.conftest import Command
+from tests.unit.replay import Recording
+from tests.unit.support import ROOT, plan, result
+
+from vaultcube import __version__, cli
+from vaultcube.__main__ import _without_debug
+from vaultcube.cli.main import VERBS
+from vaultcube.results.store import PLAN, RunStore
+
+GROUPS = {"bench": ["ddp"], "runs": ["list", "show"], "images": ["build", "list"]}
+
+
+def test_the_version(vaultcube: Command) -> None:
+    for words in (["--version"], ["--debug", "--version"], ["--version", "ps"]):
+        seen = vaultcube(*words)
+        assert (seen.returncode, seen.stdout, seen.stderr) == (0, f"vaultcube {__version__}\n", "")
+
+
+def test_the_version_costs_no_imports() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['vaultcube', '--version']; runpy.run_module('vaultcube', run_name='__main__')"
+    )
+    watched = f"import atexit, sys; atexit.register(lambda: print(sorted(sys.modules), file=sys.stderr))\n{code}"
+    seen = subprocess.run([sys.executable, "-c", watched], capture_output=True, text=True, check=True)
+    for heavy in ("pydantic", "typer", "rich", "pynvml", "subprocess"):
+        assert f"'{heavy}'" not in seen.stderr
+
+
+def test_every_verb_has_a_module_and_every_module_a_verb() -> None:
+    modules = {file.stem for file in Path(cli.__file__).parent.glob("*.py")}
+    assert modules - {"__init__", "main", "options", "crash"} == set(VERBS)
+
+
+def test_help_of_everything_has_an_example(vaultcube: Command) -> None:
+    """In one process: thirteen starts of Python would tell no more."""
+    calls = [[], *([verb] for verb in VERBS), *([verb, sub] for verb, subs in GROUPS.items() for sub in subs)]
+    code = (
+        "import json, sys\nfrom vaultcube.cli.main import dispatch\n"
+        "for words in json.loads(sys.argv[1]):\n    dispatch([*words, '--help'])\n    print('=====')\n"
+    )
+    env = vaultcube.environment()
+    seen = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(calls)], capture_output=True, text=True, env=env, check=True
+    )
+    pages = seen.stdout.split("=====\n")[:-1]
+    assert len(pages) == len(calls)
+    for words, page in zip(calls, pages, strict=True):
+        assert page.startswith(" ".join(["Usage: vaultcube", *words])), page
+        assert "Example: vaultcube " + " ".join(words) in page
+        assert max(len(line) for line in page.splitlines()) <= 100
+    assert [line.split()[0] for line in pages[0].partition("Commands:\n")[2].splitlines()[: len(VERBS)]] == list(VERBS)
+
+
+def test_no_words_are_answered_with_help_and_usage(vaultcube: Command) -> None:
+    for words in ([], ["runs"]):
+        seen = vaultcube(*words)
+        assert seen.returncode == 2
+        assert "Usage: vaultcube" in seen.stdout + seen.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "step"),
+    [
+        (["nonsuch"], "nonsuch", "See `vaultcube --help`."),
+        (["--nonsuch"], "--nonsuch", "See `vaultcube --help`."),
+        (["bench", "nonsuch"], "nonsuch", "See `vaultcube bench --help`."),
+        (["bench", "ddp", "--windows", "many"], "--windows", "See `vaultcube bench ddp --help`."),
+        (["runs", "show", "nonsuch"], "there is no run 'nonsuch'", "vaultcube runs list"),
+    ],
+)
+def test_what_makes_no_sense_is_two_lines_and_exit_2(
+    vaultcube: Command, words: list[str], said: str, step: str
+) -> None:
+    seen = vaultcube(*words)
+    assert (seen.returncode, seen.stdout) == (2, "")
+    first, second = seen.stderr.splitlines()
+    assert first.startswith("vaultcube: ")
+    assert said in first
+    assert second.startswith("  next: ")
+    assert step in second
+    assert second.endswith("]")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["ps", "--json", "--nonsuch"], "usage"),
+        (["runs", "show", "nonsuch", "--json"], "not-found"),
+        (["bench", "ddp", "--json", "--gpus", "0"], "gpu-selection"),
+    ],
+)
+def test_an_error_with_json_is_one_document_on_stdout(vaultcube: Command, words: list[str], code: str) -> None:
+    seen = vaultcube(*words)
+    assert seen.returncode == 2
+    error = json.loads(seen.stdout)["error"]
+    assert set(error) == {"code", "message", "next_step"}
+    assert error["code"] == code
+    assert f"[{code}]" in seen.stderr
+
+
+def test_what_the_environment_cannot_do_is_refused_with_3(vaultcube: Command, tmp_path: Path) -> None:
+    vaultcube.env["PATH"] = str(tmp_path)
+    seen = vaultcube("ps", "--json")
+    assert seen.returncode == 3
+    assert json.loads(seen.stdout)["error"]["code"] == "docker-missing"
+
+
+def test_debug_may_stand_anywhere_and_shows_where_it_happened(vaultcube: Command) -> None:
+    assert "Traceback" not in vaultcube("runs", "show", "nonsuch").stderr
+    for words in (["--debug", "runs", "show", "nonsuch"], ["runs", "show", "nonsuch", "--debug"]):
+        seen = vaultcube(*words)
+        assert "Traceback" in seen.stderr
+        assert "NotFoundError: there is no run" in seen.stderr
+    assert _without_debug(["logs", "--", "--debug"]) == (["logs", "--", "--debug"], False)
+    assert _without_debug(["a", "--debug", "--", "b"]) == (["a", "--", "b"], True)
+
+
+# --- streams ---------------------------------------------------------------------------------------------------
+
+
+def kept_runs(vaultcube: Command, count: int) -> None:
+    store = RunStore(vaultcube.runs)
+    for number in range(count):
+        directory = store.root / f"ddp-20260101-120000-{number:04x}"
+        directory.mkdir(parents=True)
+        (directory / PLAN).write_text("{}")
+
+
+# With one run the output waits in a buffer for the end, with many it meets the closed pipe on the way.
+@pytest.mark.parametrize("count", [1, 200])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_had_enough_is_no_error(vaultcube: Command, count: int, unbuffered: str) -> None:
+    kept_runs(vaultcube, count)
+    vaultcube.env["PYTHONUNBUFFERED"] = unbuffered
+    read, write = os.pipe()
+    os.close(read)
+    seen = vaultcube("runs", "list", stdout=write)
+    os.close(write)
+    assert (seen.returncode, seen.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 2), ("2>&-", 2), (">&- 2>&-", 2)])
+def test_closed_streams_are_no_bug(vaultcube: Command, closed: str, code: int) -> None:
+    argv = ["bash", "-c", f'"$@" {closed}', "bash", *vaultcube.argv("runs", "show", "nonsuch", "--json")]
+    seen = subprocess.run(argv, capture_output=True, text=True, env=vaultcube.environment(), check=False)
+    assert seen.returncode == code
+    assert "this is a bug" not in seen.stderr
+
+
+# --- a bug of ours ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(vaultcube: Command, tmp_path: Path) -> Command:
+    """Return the command with a broken installation: one of its libraries does not load."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "pynvml.py").write_text("raise RuntimeError('the installation is broken')\n")
+    vaultcube.env["PYTHONPATH"] = f"{tmp_path / 'broken'}{os.pathsep}{ROOT / 'orchestrator'}"
+    return vaultcube
+
+
+def test_a_bug_is_exit_4_with_a_log_to_paste(broken: Command) -> None:
+    seen = broken("bench", "ddp", "--dry-run")
+    assert (seen.returncode, seen.stdout) == (4, "")
+    first, second = seen.stderr.splitlines()
+    assert first == "vaultcube: this is a bug: RuntimeError: the installation is broken"
+    (log,) = (broken.home / ".local" / "state" / "vaultcube" / "log").iterdir()
+    assert second == f"  next: Report it with the log {log}  [bug]"
+    text = log.read_text()
+    assert text.startswith(f"vaultcube {__version__}, Python 3.")
+    assert "arguments: ['bench', 'ddp', '--dry-run']" in text
+    assert "Traceback" in text
+    assert "RuntimeError: the installation is broken" in text
+
+
+def test_a_bug_with_debug_is_a_traceback_and_no_log(broken: Command) -> None:
+    seen = broken("bench", "ddp", "--dry-run", "--debug")
+    assert seen.returncode == 1
+    assert seen.stderr.rstrip().endswith("RuntimeError: the installation is broken")
+    assert not (broken.home / ".local").exists()
+
+
+def test_a_bug_with_json_is_a_document_too(broken: Command) -> None:
+    seen = broken("bench", "ddp", "--dry-run", "--json")
+    assert seen.returncode == 4
+    assert json.loads(seen.stdout)["error"]["code"] == "bug"
+
+
+def test_a_home_that_cannot_be_written_does_not_lose_the_log(broken: Command, tmp_path: Path) -> None:
+    broken.env |= {"HOME": "/dev/null", "TMPDIR": str(tmp_path)}
+    seen = broken("bench", "ddp", "--dry-run")
+    assert seen.returncode == 4
+    (log,) = tmp_path.glob("crash-*.log")
+    assert str(log) in seen.stderr
+
+
+def test_with_nowhere_to_write_the_log_is_shown(broken: Command) -> None:
+    """Such as a read-only file system; in a namespace or as another user it would not be for everybody."""
+    code = (
+        "import sys, tempfile, pathlib\n"
+        "from vaultcube.cli.crash import crash\n"
+        "tempfile.tempdir = '/proc/nonsuch'\n"
+        "print(crash(RuntimeError('the reason'), ['ps']), file=sys.stderr)\n"
+    )
+    env = {**broken.environment(), "HOME": "/dev/null"}
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert "this is a bug: RuntimeError: the reason" in seen.stderr
+    assert "arguments: ['ps']" in seen.stderr
+
+
+# --- signals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_verb_with_130_and_its_docker_too(
+    vaultcube: Command, recording: Recording, number: signal.Signals
+) -> None:
+    pids = recording.folder / "pids"
+    recording.says("", does=f"echo $$ >> '{pids}'; exec sleep 600")
+    vaultcube.env["PATH"] = os.environ["PATH"]
+    with vaultcube.start("ps", "--json") as child:
+        while not pids.exists() or len(pids.read_text().split()) < 2:
+            time.sleep(0.01)
+        child.send_signal(number)
+        stdout, stderr = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert json.loads(stdout)["error"]["code"] == "interrupted"
+    assert f"stopped by {number.name}" in stderr
+    assert "Traceback" not in stderr
+    for pid in pids.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+# --- what was kept ---------------------------------------------------------------------------------------------
+
+
+def test_no_runs_are_no_error(vaultcube: Command) -> None:
+    seen = vaultcube("runs", "list")
+    assert (seen.returncode, seen.stdout) == (0, f"no runs in {vaultcube.runs}\n")
+    assert vaultcube("runs", "list", "--json").stdout == "[]\n"
+
+
+def test_kept_runs_are_listed_and_shown(vaultcube: Command, tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "elsewhere")
+    done = store.create(result().run.id)
+    done.write(PLAN, plan().to_json())
+    done.write_result(result())
+    lost = store.create("ddp-20251231-120000-cd34")
+    lost.write(PLAN, plan().to_json())
+    vaultcube.env["VAULTCUBE_RESULTS_DIR"] = str(store.root)
+    listed = vaultcube("runs", "list").stdout.splitlines()
+    assert listed[1].split() == [done.id, "ddp", "2026-01-01T12:00:00+00:00", "completed", "UNAVAILABLE"]
+    assert listed[2].split() == [lost.id, "ddp", "2026-01-01T12:00:00+00:00", "lost", "-"]
+    rows = json.loads(vaultcube("runs", "list", "--json", "--results-dir", str(store.root)).stdout)
+    assert [row["status"] for row in rows] == ["completed", "lost"]
+    shown = vaultcube("runs", "show")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"verdict UNAVAILABLE   kept in {done.path}" in shown.stdout
+    assert vaultcube("runs", "show", "last", "--json").stdout == result().to_json()
+    missing = vaultcube("runs", "show", lost.id)
+    assert missing.returncode == 2
+    assert "was killed" in missing.stderr
+
+
+def test_results_are_not_kept_under_a_name_that_nothing_can_say(vaultcube: Command) -> None:
+    vaultcube.env["LC_ALL"] = "C.UTF-8"
+    for words in (["runs", "list"], ["bench", "ddp", "--dry-run"]):
+        seen = vaultcube(*words, "--results-dir", b"/tmp/\xff")
+        assert (seen.returncode, seen.stdout) == (2, "")
+        assert "not UTF-8: '/tmp/\\udcff'" in seen.stderr
