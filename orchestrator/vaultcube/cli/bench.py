@@ -5,17 +5,23 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperGroup
 
-from vaultcube import workloads
 from vaultcube.cli.options import Json, ResultsDir, results_root
-from vaultcube.results.profile import DEFAULT_PROFILE
-from vaultcube.workloads import Workload
+from vaultcube.errors import EngineMissingError
+
+if TYPE_CHECKING:
+    from vaultcube.workloads import Workload
+
+DEFAULT_PROFILE = "vault-cube-5090"
+# With these nothing is run, so the engine is not asked either.
+QUIET = frozenset({"--help", "--dry-run"})
 
 FlavourName = Literal["auto", "cu124", "cu128", "cpu"]
 
@@ -25,10 +31,25 @@ class WorkloadGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
         """Return the workloads' names."""
+        from vaultcube import workloads
+
         return workloads.names()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Ask the engine while the rest is still being imported: a run then starts a fifth of a second sooner."""
+        from vaultcube.stack.docker import Docker
+
+        if QUIET.isdisjoint(args):
+            # Without docker the session says so, after the command line was found to make sense.
+            with suppress(EngineMissingError):
+                ctx.obj = Docker().begin_probe()
+                ctx.call_on_close(ctx.obj.cancel)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Return a workload's command, or None for an unknown one."""
+        from vaultcube import workloads
+
         if cmd_name not in workloads.names():
             return None
         command = typer.main.get_command(_app(workloads.load(cmd_name)))
@@ -69,7 +90,7 @@ def _command(workload: Workload) -> Callable[..., None]:
         params = {name: given.pop(name) for name in fields}
         if params.get("data"):
             params["data"] = str(Path(params["data"]).expanduser().resolve())
-        _bench(workload, params=params, **given)
+        _bench(given.pop("ctx"), workload, params=params, **given)
 
     common = inspect.signature(_bench, eval_str=True).parameters
     kept = [parameter for name, parameter in common.items() if name not in {"workload", "params"}]
@@ -100,7 +121,8 @@ def _plain(annotation: Any) -> Any:
 
 
 def _bench(
-    workload: Workload,
+    ctx: typer.Context,
+    workload: Any,
     *,
     params: dict[str, Any],
     gpus: Annotated[
@@ -137,7 +159,7 @@ def _bench(
         memory_bytes=parse_memory(memory) if memory is not None else None,
         ranks=ranks or bench.default_ranks(),
     )
-    session = bench.Session(workload, request, profile=profile, results_root=results_root(results_dir))
+    session = bench.Session(workload, request, profile=profile, results_root=results_root(results_dir), probe=ctx.obj)
     if dry_run:
         sys.stdout.write(terminal.dry_run(session.plan(), session.directory_path(), as_json=json))
         return

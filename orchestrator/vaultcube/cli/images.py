@@ -45,7 +45,7 @@ def build(
     options = images.BuildOptions(base_image=base_image, wheelhouse=wheelhouse, ca_bundle=ca_bundle)
     with Stop() as stop, progress.job_progress(sys.stderr) as shown:
         docker = Docker(stop)
-        docker.begin_probe().finish()
+        docker.begin_probe().finish(docker)
         name = images.build(docker, stop, image, flavour, options, shown.building)
         built = docker.image(name)
     if built is not None:

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vaultcube.errors import ProfileError
 
-DEFAULT_PROFILE = "vault-cube-5090"
-
 
 class Hardware(BaseModel):
     """What should be in the box."""

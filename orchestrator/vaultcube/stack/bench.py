@@ -15,7 +15,7 @@ from vaultcube.results.schema import Result, Verdict
 from vaultcube.results.store import RunStore
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.buildlog import BuildLog
-from vaultcube.stack.docker import Docker
+from vaultcube.stack.docker import Docker, Probe
 from vaultcube.stack.environment import container_user, cpu_ranks, new_run_id, utc_now
 from vaultcube.stack.images import BuildOptions, build
 from vaultcube.stack.lifecycle import JobRun
@@ -45,12 +45,16 @@ class Session:
         request: what the user asked for.
         profile: a profile's name or path.
         results_root: the folder that runs are kept in.
+        probe: a question to the engine that is under way already, or None.
     """
 
-    def __init__(self, workload: Workload, request: Request, *, profile: str, results_root: Path) -> None:
+    def __init__(
+        self, workload: Workload, request: Request, *, profile: str, results_root: Path, probe: Probe | None = None
+    ) -> None:
         self.workload = workload
         self.request = request
         self.profile = profile
+        self.probe = probe
         self.store = RunStore(results_root)
         self.now = utc_now()
         self.run_id = new_run_id(workload.name, self.now)
@@ -89,17 +93,17 @@ class Session:
         """
         with Stop() as stop:
             docker = Docker(stop)
-            probe = docker.begin_probe()
+            probe = self.probe or docker.begin_probe()
             try:
                 plan = self.plan()
             except BaseException:
                 probe.cancel()
                 raise
-            engine = probe.finish()
+            engine = probe.finish(docker)
             if plan.flavour_reason:
                 watcher.note(plan.flavour_reason)
             self.store.prove(plan.run_id)
-            if docker.image(plan.image) is None:
+            if plan.image not in engine.images:
                 watcher.note(f"building {plan.image}: it is not on this machine yet")
                 build(
                     docker, stop, self.workload.image, plan.image.rpartition(":")[2], BuildOptions(), watcher.building

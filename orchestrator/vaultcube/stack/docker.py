@@ -38,10 +38,11 @@ PROBE_S = 10.0
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """Versions of the engine and of compose."""
+    """Versions of the engine and of compose, and the names of the images of ours that it has."""
 
     engine: str
     compose: str
+    images: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -145,15 +146,15 @@ class Docker:
         return checked(self.call(args, timeout=timeout)).stdout
 
     def begin_probe(self) -> Probe:
-        """Ask engine and compose for their versions; other work can be done until the answer is fetched.
+        """Ask for the versions of engine and compose, and for our images; other work can be done meanwhile.
 
         Raises:
             EngineMissingError: there is no docker command.
         """
         return Probe(
-            self,
             self.start(["version", "--format", "{{json .Server.Version}}"]),
             self.start(["compose", "version", "--short"]),
+            self.start(["image", "ls", "--filter", "reference=vaultcube/*", "--format", "{{.Repository}}:{{.Tag}}"]),
         )
 
     def probe_buildx(self) -> str:
@@ -233,27 +234,30 @@ class Docker:
 class Probe:
     """A question to engine and compose that is under way."""
 
-    def __init__(self, docker: Docker, engine: Child, compose: Child) -> None:
-        self._docker, self._engine, self._compose = docker, engine, compose
+    def __init__(self, engine: Child, compose: Child, images: Child) -> None:
+        self._children = (engine, compose, images)
 
     def cancel(self) -> None:
-        """Forget the question."""
-        self._engine.end()
-        self._compose.end()
+        """Forget the question. Nothing happens when it was answered."""
+        for child in self._children:
+            child.end()
 
-    def finish(self) -> EngineInfo:
+    def finish(self, docker: Docker) -> EngineInfo:
         """Return the answer.
+
+        Args:
+            docker: whose `stop` ends the waiting.
 
         Raises:
             EngineUnreachableError, EnginePermissionError, ComposeMissingError: as named.
             InterruptedRunError: a stop was asked for.
         """
         try:
-            engine = checked(self._docker.finish(self._engine, PROBE_S))
-            compose = compose_version(self._docker.finish(self._compose, PROBE_S))
+            engine, compose, images = (docker.finish(child, PROBE_S) for child in self._children)
         finally:
             self.cancel()
-        return EngineInfo(json.loads(engine.stdout), compose)
+        version = json.loads(checked(engine).stdout)
+        return EngineInfo(version, compose_version(compose), frozenset(checked(images).stdout.split()))
 
 
 def containers_args(run_id: str | None) -> list[str]:

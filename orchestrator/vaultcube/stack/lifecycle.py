@@ -239,7 +239,11 @@ def finish_orphan(directory: RunDirectory, docker: Docker) -> Result:
         cause = InterruptedRunError("the vaultcube that looked after this run is gone, and the run was cleared")
     status, error = classify(exits, log.events, cause)
     return keep(
-        plan, directory, log, Outcome(status=status, error=error, images=_images(exits)), docker.begin_probe().finish()
+        plan,
+        directory,
+        log,
+        Outcome(status=status, error=error, images=_images(exits)),
+        docker.begin_probe().finish(docker),
     )
 
 

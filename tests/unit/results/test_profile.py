@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultcube.errors import ProfileError
-from vaultcube.results.profile import DEFAULT_PROFILE, load_profile, parse_profile
+from vaultcube.results.profile import load_profile, parse_profile
 from vaultcube.stack.assets import PROFILES
 
 BUILT_IN = sorted(file.stem for file in PROFILES.glob("*.toml"))
 
 
 def test_the_default_is_the_customers_box() -> None:
-    found = load_profile(DEFAULT_PROFILE, PROFILES)
+    found = load_profile("vault-cube-5090", PROFILES)
     assert found.hardware is not None
     assert (found.hardware.gpu_count, found.hardware.gpu_name) == (4, "NVIDIA GeForce RTX 5090")
     assert found.targets["ddp"] == {
@@ -70,7 +70,7 @@ def test_a_profile_that_is_not_there_tells_the_built_in_ones(tmp_path: Path) -> 
     for name in ("nonsuch", str(tmp_path), str(tmp_path / "binary.toml"), "", "vault-cube-5090.toml"):
         with pytest.raises(ProfileError) as seen:
             load_profile(name, PROFILES)
-        assert DEFAULT_PROFILE in seen.value.next_step
+        assert "vault-cube-5090" in seen.value.next_step
 
 
 @given(st.text(max_size=60))
