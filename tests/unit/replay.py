@@ -42,8 +42,8 @@ class Recording:
         err.write_text(stderr)
         pattern = "*".join(quote(part) for part in asked.split("*"))
         wait = f"sleep {after_s}; " if after_s else ""
-        reply = f"cat {quote(str(out))}; cat {quote(str(err))} >&2; exit {status};;\n"
-        self._cases.append(f"{pattern}*) {wait}{does}; {reply}")
+        reply = f"cat {quote(str(out))}; " * bool(stdout) + f"cat {quote(str(err))} >&2; " * bool(stderr)
+        self._cases.append(f"{pattern}*) {wait}{does}; {reply}exit {status};;\n")
         script = self.folder / "docker"
         unknown = '*) echo "not recorded: $*" >&2; exit 99;;\n'
         script.write_text(SCRIPT.format(calls=quote(str(self._calls))) + "".join(self._cases) + unknown + "esac\n")

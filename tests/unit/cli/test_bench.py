@@ -12,6 +12,8 @@ from tests.unit.replay import Recording
 from tests.unit.support import DATA
 
 from vaultcube import workloads
+from vaultcube.cli.main import dispatch
+from vaultcube.errors import VaultCubeError
 from vaultcube.results.schema import Result
 from vaultcube.stack.plan import Plan
 
@@ -70,11 +72,13 @@ def test_every_parameter_is_an_option_and_a_data_folder_becomes_absolute(vaultcu
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_asked(
-    vaultcube: Command, words: list[str], code: int, said: str
+    words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = vaultcube("bench", "ddp", "--dry-run", *words)
-    assert (seen.returncode, seen.stdout) == (code, "")
-    assert f"[{said}]" in seen.stderr
+    monkeypatch.delenv("VAULTCUBE_RESULTS_DIR", raising=False)
+    with pytest.raises(VaultCubeError) as seen:
+        dispatch(["bench", "ddp", "--dry-run", *words])
+    assert (seen.value.code, seen.value.exit_code) == (said, code)
+    assert capsys.readouterr() == ("", "")
 
 
 # --- whole runs, docker replayed -------------------------------------------------------------------------------
@@ -89,7 +93,7 @@ def engine(recording: Recording, vaultcube: Command) -> Recording:
     recording.says("version --format {{json", '"26.1.5"\n')
     recording.says("version", "26.1.5\n")
     recording.says("compose version", "2.26.1\n")
-    recording.says_json("image inspect", [{"Id": "sha256:1", "Size": 1, "Created": "2026", "Config": {}}])
+    recording.says("image ls", "vaultcube/base:bookworm\nvaultcube/pytorch:cu124\n")
     recording.says(
         "compose --progress plain --project-name *up --detach",
         does='for word; do case "$word" in *.override.yml) at=$(dirname "$word");; esac; done; '

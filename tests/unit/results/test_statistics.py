@@ -17,7 +17,7 @@ from vaultcube.results.statistics import (
 rates = st.builds(Rate, st.integers(1, 10**6), st.floats(1e-3, 1e4))
 windows = st.lists(rates, min_size=3, max_size=12)
 # Two thousand resamples an example.
-few = settings(max_examples=20)
+few = settings(max_examples=10)
 
 
 def test_throughput_weighs_windows_by_their_length() -> None:

@@ -306,20 +306,22 @@ def test_a_compose_that_is_missing_or_too_old_is_refused(seen: Finished, said: s
 def test_engine_and_compose_are_probed_side_by_side(recording: Recording) -> None:
     recording.says("version --format {{json .Server.Version}}", '"26.1.5+dfsg1"\n')
     recording.says("compose version --short", "2.26.1-4\n")
+    recording.says("image ls", "vaultcube/pytorch:cu124\nvaultcube/base:bookworm\n")
     found = Docker().begin_probe().finish(Docker())
     assert (found.engine, found.compose) == ("26.1.5+dfsg1", "2.26.1")
+    assert found.images == {"vaultcube/pytorch:cu124", "vaultcube/base:bookworm"}
 
 
 def test_a_probe_names_the_engine_before_compose(recording: Recording) -> None:
     recording.says("version", stderr=f"Cannot connect to the Docker daemon at {SOCKET}.", status=1)
     recording.says("compose version", stderr="unknown flag: --short", status=125)
+    recording.says("image ls", stderr=f"Cannot connect to the Docker daemon at {SOCKET}.", status=1)
     with pytest.raises(EngineUnreachableError):
         Docker().begin_probe().finish(Docker())
 
 
 def test_a_probe_may_be_given_up(recording: Recording) -> None:
-    recording.says("version", after_s=600)
-    recording.says("compose version", after_s=600)
+    recording.says("", after_s=600)
     probe = Docker().begin_probe()
     probe.cancel()
     probe.cancel()

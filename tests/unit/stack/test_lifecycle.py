@@ -80,7 +80,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(recording: Recording, tmp_path: Path) -> Bench:
+def bench(recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    # The replay answers at once.
+    monkeypatch.setattr("vaultcube.stack.lifecycle.POLL_S", 0.02)
     return Bench(recording, tmp_path / "runs with spaces")
 
 

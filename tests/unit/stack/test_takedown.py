@@ -64,6 +64,7 @@ def engine(recording: Recording, state: str | None = "exited", exit_code: int = 
     recording.says("version --format {{json", '"26.1.5"\n')
     recording.says("version --format {{.", "26.1.5\n")
     recording.says("compose version", "2.26.1\n")
+    recording.says("image ls")
     recording.says("ps", does=f"[ -e '{gone}' ] || echo '{row}'" if state else ":")
     recording.says_json("inspect", [{"Id": "a" * 64, "State": how, "Image": "sha256:1", "Config": labels}])
     recording.says(f"compose --project-name {RUN_ID} logs", "ddp-1  | said\n")
