@@ -79,6 +79,8 @@ def resolve(options: cli.Options) -> Params:
     ranks = options.ranks or gpus or machine.cpu_ranks()
     if gpus and ranks > gpus:
         raise bad_parameter(f"--ranks {ranks} asks for more than the {gpus} GPUs seen from here", "use --ranks auto")
+    if device == "cpu" and options.values["precision"] == "tf32":
+        raise bad_parameter("--precision tf32 is a format of GPUs", "use fp32 or bf16 on the CPU")
     if options.values["data"]:
         results.check_images(options.values["data"])
     return Params(device=device, ranks=ranks, **options.values)
@@ -132,7 +134,6 @@ class Run:
             self._watch(agent, signals)
         finally:
             processes.stop(agent, _GRACE_S)
-        signals.check()
         self._read()
         problem = conclude(
             self._seen,
@@ -142,6 +143,8 @@ class Run:
             oom_killed=machine.oom_kills() > kills_before,
         )
         if problem:
+            # What a signal broke off is not a failure of its own.
+            signals.check()
             raise problem
 
     def _watch(self, agent: subprocess.Popen[bytes], signals: _Signals) -> None:
@@ -281,7 +284,7 @@ def _launch(params: Params, path: Path, events: EventWriter, signals: _Signals) 
         f"{params.precision}, {params.ranks} x {params.device}, events in {path}"
     )
     try:
-        scratch = tempfile.TemporaryDirectory(prefix="ddp-")
+        scratch = tempfile.TemporaryDirectory(prefix="ddp-", ignore_cleanup_errors=True)
     except OSError as error:
         raise Problem("no-scratch", f"no temporary folder: {error}", "give the container a writable /tmp") from error
     with scratch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -48,9 +49,10 @@ class Problem(Exception):  # noqa: N818 - it is the user's problem as often as a
 
 
 def say(line: str) -> None:
-    """Print a progress line in one write: several ranks share one stdout."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """Print a progress line in one write: several ranks share one stdout. Nobody has to listen."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
 
 
 def bad_parameter(message: str, next_step: str = "see: python3 -m ddp --help") -> Problem:

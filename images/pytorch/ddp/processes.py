@@ -22,7 +22,12 @@ def die_with_parent() -> None:
 
 def start(module: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start `python3 -m module` with `environment`; it calls `die_with_parent` first."""
-    return subprocess.Popen([sys.executable, "-m", module], env=environment | {PARENT: str(os.getpid())})
+    return subprocess.Popen(
+        [sys.executable, "-m", module],
+        env=environment | {PARENT: str(os.getpid())},
+        # Ctrl-C in a terminal reaches this process alone, which then ends the others in order.
+        start_new_session=True,
+    )
 
 
 def ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

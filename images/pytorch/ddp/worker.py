@@ -91,9 +91,11 @@ class Rank:
                 comms.barrier()
         everybody = build(together=True)
         self._measure(everybody, None, position=comms.world, comms=comms)
-        self._finish(everybody.loss(), gpu.peak_memory(device))
+        loss, memory = everybody.loss(), gpu.peak_memory(device)
         with self._watchdog.doing("leaving"):
+            # Nobody has finished as long as anybody is still in a window.
             comms.barrier()
+            self._finish(loss, memory)
             comms.close()
         self._watchdog.stop()
         self._board.leave(self._rank)

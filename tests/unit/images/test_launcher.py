@@ -133,6 +133,7 @@ def test_auto_becomes_what_the_machine_has(
         (["--device", "cuda"], 0, "no-gpu", 69),
         (["--ranks", "5"], 4, "bad-parameter", 64),
         (["--data", "/no/such/folder"], 0, "bad-parameter", 64),
+        (["--precision", "tf32"], 0, "bad-parameter", 64),
     ],
 )
 def test_what_the_machine_cannot_do_is_refused(
