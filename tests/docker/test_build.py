@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.docker.conftest import Vaultcube, docker
-from tests.docker.engines import Call, Engine, told, until
+from tests.docker.engines import Call, Engine, after, told, until
 
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.images import choose_base
@@ -185,3 +185,14 @@ def test_a_bench_stopped_while_it_builds(
     shown = interrupt(call, BENCH, number, signal.SIGTERM, tmp_path)
     assert "building vaultcube/pytorch:cu124" in shown
     assert list(vaultcube.runs.iterdir()) == []
+
+
+def test_a_read_only_home_does_not_keep_an_image_from_being_built(
+    vaultcube: Vaultcube, image: str, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    read_only = after(f"mount --bind '{home}' '{home}'; mount -o remount,bind,ro '{home}'")
+    seen = Call(vaultcube, read_only, {"HOME": str(home)}).run("images", "build", timeout=200)
+    assert seen.returncode == 0, seen.stderr
+    assert image in seen.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -20,19 +21,21 @@ def logs(
     results_dir: ResultsDir = None,
 ) -> None:
     """Print what a run's containers print, or printed."""
-    from vaultcube.errors import NotFoundError, VaultCubeError
+    from vaultcube.errors import EngineMissingError, EngineUnreachableError, NotFoundError
     from vaultcube.results.store import LOG, RunStore
     from vaultcube.stack.docker import Docker
     from vaultcube.stack.instances import instances, pick
 
     docker = Docker()
-    try:
+    # What was kept can be read without an engine.
+    with suppress(EngineMissingError, EngineUnreachableError):
         live = instances(docker)
-        docker.become_logs(pick(live, None if run == "last" and len(live) == 1 else run).run, follow=follow)
-    except VaultCubeError as not_running:
-        kept = RunStore(results_root(results_dir)).find(run)
-        try:
-            text = (kept.path / LOG).read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise NotFoundError(f"no log of {kept.id} was kept in {kept.path}") from (error or not_running)
-        sys.stdout.write(text)
+        if (run == "last" and len(live) == 1) or any(one.run.startswith(run) for one in live):
+            docker.begin_probe().finish(docker)
+            docker.become_logs(pick(live, None if run == "last" else run).run, follow=follow)
+    kept = RunStore(results_root(results_dir)).find(run)
+    try:
+        text = (kept.path / LOG).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise NotFoundError(f"no log of {kept.id} was kept in {kept.path}") from error
+    sys.stdout.write(text)

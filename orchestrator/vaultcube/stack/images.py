@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,9 +110,10 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     environment = build_environment(options, base, os.environ)
     bakefile = asset("images") / "docker-bake.hcl"
     args = ["buildx", "bake", "--file", str(bakefile), "--progress", "rawjson", f"{image}-{target}"]
-    child = docker.start(args, env=environment, merged=True)
-    log = _follow(child, stop, watch)
-    seen = child.result()
+    with _buildx_config(os.environ) as config:
+        child = docker.start(args, env={**environment, **config}, merged=True)
+        log = _follow(child, stop, watch)
+        seen = child.result()
     if not seen.ok:
         raise _build_error(log, base, name)
     after = docker.image(name)
@@ -120,6 +123,18 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
         if left is not None and not left.tags:
             docker.call(["image", "rm", before.id])
     return name
+
+
+@contextmanager
+def _buildx_config(ours: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Give buildx a folder for its state where it cannot make its own: a home may be read-only."""
+    own = Path(ours.get("BUILDX_CONFIG") or Path(ours.get("DOCKER_CONFIG") or Path.home() / ".docker") / "buildx")
+    there = next((folder for folder in (own, *own.parents) if folder.exists()), own)
+    if os.access(there, os.W_OK):
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="vaultcube-buildx-") as folder:
+        yield {"BUILDX_CONFIG": folder}
 
 
 def _follow(child: Child, stop: Stop, watch: BuildWatcher) -> BuildLog:
