@@ -20,7 +20,7 @@ def down(
     results_dir: ResultsDir = None,
 ) -> None:
     """Stop a run and remove its containers and networks; what it had measured is kept."""
-    from vaultcube.errors import UsageError
+    from vaultcube.errors import UsageError, VaultCubeError
     from vaultcube.results.store import RunStore
     from vaultcube.stack.docker import Docker
     from vaultcube.stack.instances import instances, pick
@@ -33,7 +33,14 @@ def down(
     if run is not None and not any(one.run.startswith(run) for one in found):
         sys.stdout.write(settle(RunStore(results_root(results_dir)).find(run), docker) + "\n")
     elif found:
+        failed: VaultCubeError | None = None
         for instance in found if everything else [pick(found, run)]:
-            sys.stdout.write(take_down(instance, docker) + "\n")
+            try:
+                sys.stdout.write(take_down(instance, docker) + "\n")
+            except VaultCubeError as error:
+                # One that cannot be cleared does not keep the others.
+                failed = failed or error
+        if failed is not None:
+            raise failed
     else:
         sys.stdout.write("nothing is running\n")
