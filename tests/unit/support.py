@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,3 +119,8 @@ def result(**changes: Any) -> Result:
         artifacts=[Artifact(path="plan.json", sha256="0" * 64)],
     )
     return found.model_copy(update=changes)
+
+
+def unmeasured() -> dict[str, str]:
+    """Return our environment for a child that will be killed: its half-written coverage would be no use."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.support import unmeasured
 
 from vaultcube.errors import RunActiveError
 from vaultcube.results.lock import LOCK, keeper, locked
@@ -26,7 +27,9 @@ HOLD = (
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Return another process that holds the lock."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True, env=unmeasured()
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
         yield child

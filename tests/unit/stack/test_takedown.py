@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.replay import Recording
-from tests.unit.support import DATA, RUN_ID, plan, result
+from tests.unit.support import DATA, RUN_ID, plan, result, unmeasured
 
 from vaultcube.errors import EngineUnreachableError, RefusedError, RunActiveError
 from vaultcube.results.lock import locked
@@ -44,7 +44,9 @@ def directory(tmp_path: Path) -> RunDirectory:
 @pytest.fixture
 def keeper(directory: RunDirectory) -> Iterator[subprocess.Popen[str]]:
     """Return a process that looks after the run, and ends when it is told to."""
-    with subprocess.Popen([sys.executable, "-c", KEEP, directory.path], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEP, directory.path], stdout=subprocess.PIPE, text=True, env=unmeasured()
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
         yield child
