@@ -103,6 +103,7 @@ def engine(recording: Recording, vaultcube: Command) -> Recording:
     recording.says("compose --project-name *logs", "ddp-1  | said\n")
     recording.says("compose --project-name *down", does=f"touch '{gone}'")
     recording.says("ps", does=f"[ -e '{gone}' ] || [ ! -e '{at}' ] || echo '{row}'")
+    recording.says("network ls")
     recording.says("wait")
     recording.says("events")
     vaultcube.env["PATH"] = os.environ["PATH"]
