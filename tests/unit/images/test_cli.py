@@ -130,7 +130,7 @@ def test_the_results_folder_is_found_among_nonsense(argv: list[str], found: Path
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_no_command_line_gets_past_as_anything_but_options_or_a_problem(argv: list[str]) -> None:
     cli.results_of(argv)
-    code = 0
+    code: object = 0
     try:
         cli.parse(argv)
     except Problem as problem:

@@ -92,7 +92,12 @@ def test_writing_after_close_is_an_event_error(tmp_path: Path) -> None:
 
 def test_threads_share_one_sequence(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path / "e", 0)
-    threads = [threading.Thread(target=lambda: [writer.write("x") for _ in range(100)]) for _ in range(4)]
+
+    def many() -> None:
+        for _ in range(100):
+            writer.write("x")
+
+    threads = [threading.Thread(target=many) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,5 @@
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,9 @@ def test_distributions_are_held_against_the_lock(monkeypatch: pytest.MonkeyPatch
         try:
             return installed[name]
         except KeyError:
-            raise selfcheck.metadata.PackageNotFoundError(name) from None
+            raise metadata.PackageNotFoundError(name) from None
 
-    monkeypatch.setattr(selfcheck.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     lock = {
         "torch": ("2.6.0", False),
         "numpy": ("2.2.6", False),

@@ -21,7 +21,7 @@ def dog(clock: Clock, barks: list[tuple[str, float, str]], limit_s: float = 10.0
 
 
 def test_it_barks_after_the_limit_and_not_before() -> None:
-    clock, barks = Clock(), []
+    clock, barks = Clock(), list[tuple[str, float, str]]()
     watchdog = dog(clock, barks)
     clock.time += 10
     watchdog.check()
@@ -32,7 +32,7 @@ def test_it_barks_after_the_limit_and_not_before() -> None:
 
 
 def test_a_beat_starts_the_time_anew() -> None:
-    clock, barks = Clock(), []
+    clock, barks = Clock(), list[tuple[str, float, str]]()
     watchdog = dog(clock, barks)
     for _ in range(5):
         clock.time += 9
@@ -42,7 +42,7 @@ def test_a_beat_starts_the_time_anew() -> None:
 
 
 def test_a_phase_has_a_limit_a_name_and_a_code_of_its_own() -> None:
-    clock, barks = Clock(), []
+    clock, barks = Clock(), list[tuple[str, float, str]]()
     watchdog = dog(clock, barks)
     with watchdog.doing("all-reducing", 3.0, "allreduce-timeout"):
         clock.time += 4
@@ -53,7 +53,7 @@ def test_a_phase_has_a_limit_a_name_and_a_code_of_its_own() -> None:
 
 
 def test_waiting_for_others_is_no_hang_and_ends_cleanly() -> None:
-    clock, barks = Clock(), []
+    clock, barks = Clock(), list[tuple[str, float, str]]()
     watchdog = dog(clock, barks)
     with watchdog.doing("measuring"):
         with watchdog.waiting("rank 1 is measured"):
@@ -67,7 +67,7 @@ def test_waiting_for_others_is_no_hang_and_ends_cleanly() -> None:
 
 
 def test_a_stopped_watchdog_is_silent() -> None:
-    clock, barks = Clock(), []
+    clock, barks = Clock(), list[tuple[str, float, str]]()
     watchdog = dog(clock, barks)
     watchdog.start()
     watchdog.stop()

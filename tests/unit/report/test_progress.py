@@ -5,6 +5,7 @@ import os
 import pty
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.support import DATA, STARTED, event
@@ -29,7 +30,7 @@ def long_ago(shown: JobProgress, seconds: float = 60) -> None:
 
 
 def test_which_events_are_worth_a_line() -> None:
-    fields = {"backend": "nccl", "sizes_bytes": [4], "elapsed_s": 0.1}
+    fields: dict[str, Any] = {"backend": "nccl", "sizes_bytes": [4], "elapsed_s": 0.1}
     assert describe(START) == "ddp: 4 rank(s) on GPUs"
     assert describe(START.model_copy(update={"device": "cpu", "world_size": 1})) == "ddp: 1 rank(s) on the CPU"
     assert describe(event("phase", phase="solo", subject_rank=2)) == "  rank 2 alone"

@@ -183,7 +183,7 @@ def test_no_value_of_any_field_raises(kind: str, values: dict[str, Any], with_wi
 def test_no_text_raises_lone_surrogates_included(text: str) -> None:
     raw = raw_event("error", code=text, message=text, next_step=text, exit_code=70)
     assert isinstance(parse_line(json.dumps(raw), 1), ErrorEvent | Garbled)
-    assert isinstance(parse_line(json.dumps(raw_event("new-" + text, **{"x" + text: text})), 1), Other | Garbled)
+    assert isinstance(parse_line(json.dumps({**raw_event("new-" + text), "x" + text: text}), 1), Other | Garbled)
 
 
 @given(st.lists(st.integers(0, len(GOOD)), max_size=30))

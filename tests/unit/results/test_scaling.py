@@ -140,7 +140,13 @@ def test_a_stranger_never_stands_in_for_a_rank(stranger: int) -> None:
     events = without(read("good").events, kind="finished", rank=3)
     events = without(events, kind="allreduce", rank=3)
     events.append(event("finished", rank=stranger, elapsed_s=1.0, loss=1.0))
-    allreduce = {"backend": "nccl", "correct": True, "mismatches": 0, "sizes_bytes": [4], "elapsed_s": 0.1}
+    allreduce: dict[str, Any] = {
+        "backend": "nccl",
+        "correct": True,
+        "mismatches": 0,
+        "sizes_bytes": [4],
+        "elapsed_s": 0.1,
+    }
     events.append(event("allreduce", rank=stranger, seq=1, **allreduce))
     found = measure(events)
     assert found.metrics["ranks_lost"].value == 1
@@ -159,7 +165,7 @@ def test_a_second_word_does_not_wash_off_the_first() -> None:
 
 
 def test_an_allreduce_that_is_called_wrong_counts_without_a_number() -> None:
-    fields = {"backend": "nccl", "mismatches": 0, "sizes_bytes": [4], "elapsed_s": 0.1}
+    fields: dict[str, Any] = {"backend": "nccl", "mismatches": 0, "sizes_bytes": [4], "elapsed_s": 0.1}
     start = event("started", rank=-1, world_size=4, **STARTED)
     found = measure([start, event("allreduce", rank=1, correct=False, **fields)], status=Status.FAILED)
     assert found.metrics["allreduce_mismatches"].value == 1

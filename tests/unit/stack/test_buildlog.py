@@ -114,7 +114,7 @@ def test_a_cached_step_is_done() -> None:
 def test_a_cancelled_neighbour_is_not_what_went_wrong() -> None:
     log = BuildLog()
     log.feed(status(vertexes=[step("a", "other", error="rpc error: context canceled: context canceled")]))
-    assert log.failed is None
+    assert log.tail() == []
     log.feed(status(vertexes=[step("b", "culprit", error="exit code: 1"), step("c", "later", error="exit code: 2")]))
     assert (log.failed, log.error) == ("culprit", "exit code: 1")
 

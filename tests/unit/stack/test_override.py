@@ -22,7 +22,7 @@ def _tagged(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[str, Any]:
     if isinstance(node, yaml.SequenceNode):
         return node.tag, loader.construct_sequence(node, deep=True)
     assert isinstance(node, yaml.ScalarNode)
-    return node.tag, loader.construct_yaml_null(node)
+    return node.tag, None
 
 
 for tag in ("!override", "!reset"):

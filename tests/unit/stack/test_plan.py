@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -91,7 +92,7 @@ def test_what_the_user_gives_wins() -> None:
         (None, {"flavour": "cu124"}, FlavourError),
     ],
 )
-def test_what_cannot_be_is_refused(gpus: str | None, asked: dict[str, object], error: type[VaultCubeError]) -> None:
+def test_what_cannot_be_is_refused(gpus: str | None, asked: dict[str, Any], error: type[VaultCubeError]) -> None:
     with pytest.raises(error):
         plan(gpus=gpus, **asked)
 

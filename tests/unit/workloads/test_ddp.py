@@ -122,7 +122,7 @@ def program() -> Iterator[Any]:
     """Return the command-line parser of the program in the image: it needs nothing but the standard library."""
     sys.path.insert(0, str(ROOT / "images"))
     sys.path.insert(0, str(ROOT / "images" / "pytorch"))
-    from ddp import cli  # type: ignore[import-not-found]
+    from ddp import cli
 
     yield cli
     del sys.path[:2]
