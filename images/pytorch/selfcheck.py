@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import re
+import subprocess  # noqa: TID251 - the rule is the package's; a library that aborts must not take the check along
 import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ _MAPPED = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+ +(?P<path>/.+)$")
 _PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;\\]+)(?P<marker> *;)?")
 _CUDA = re.compile(r"^lib(cu[a-z]|nv|nccl|cupti|cudnn)[A-Za-z0-9_-]*\.so")
 _DRIVER = re.compile(r"^lib(cuda|nvidia-[a-z0-9-]+|nvcuvid|cudadebugger|nvidia_[a-z]+)\.so")
+_CUDNN_PARTS = ("Graph", "Ops", "Cnn", "Adv")
 _DLOPENED = re.compile(r"^lib(cudnn_|nvrtc-builtins)")
 """Opened by their own family, by name, when first needed: no loader error tells of them before that."""
 
@@ -156,19 +158,29 @@ def load_everything(files: Mapping[str, tuple[str, str]]) -> set[str]:
 
     for library in sorted((Path(torch.__file__).parent / "lib").glob("*.so*")):
         _open(str(library))
-    mapped = _mapped()
-    for path in sorted(mapped):
+    for path in sorted(_mapped()):
         if stem(path) == "libcudnn":
-            cudnn = ctypes.CDLL(path)
-            for part in ("Graph", "Ops", "Cnn", "Adv"):
-                status = getattr(cudnn, f"cudnn{part}VersionCheck")()
-                if status:
-                    raise OSError(f"libcudnn: the versions of its parts differ (cudnn{part}VersionCheck: {status})")
+            _load_cudnn_parts(path)
     mapped = _mapped()
     for name, (path, _) in sorted(files.items()):
         if _DLOPENED.match(name) and not any(other.endswith("/" + name) for other in mapped):
             ctypes.CDLL(path)
     return _mapped()
+
+
+def _load_cudnn_parts(path: str) -> None:
+    """Have cuDNN open its parts the way it does; it aborts where one is missing, so a process of its own tries first."""
+    calls = "".join(f"status = status or cudnn.cudnn{part}VersionCheck()\n" for part in _CUDNN_PARTS)
+    program = f"import ctypes, sys\ncudnn, status = ctypes.CDLL({path!r}), 0\n{calls}sys.exit(status and 1)"
+    tried = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, errors="replace", check=False
+    )
+    if tried.returncode:
+        why = tried.stderr.strip().splitlines() or ["their versions differ"]
+        raise OSError(f"libcudnn cannot use its parts: {why[0]}")
+    cudnn = ctypes.CDLL(path)
+    for part in _CUDNN_PARTS:
+        getattr(cudnn, f"cudnn{part}VersionCheck")()
 
 
 def _open(path: str) -> None:
