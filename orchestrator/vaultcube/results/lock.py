@@ -47,7 +47,17 @@ def keeper(directory: Path) -> int | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read() or 0) or None
+                return _pid(file)
     except (OSError, ValueError):
         return None
+    return None
+
+
+def _pid(file: IO[str]) -> int | None:
+    """Return the pid in a lock file that is held; whoever took it just now may not have written it yet."""
+    for _ in range(PATIENCE):
+        file.seek(0)
+        if text := file.read():
+            return int(text)
+        time.sleep(PAUSE_S)
     return None

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,24 @@ class RunDirectory:
     def events(self) -> Path:
         """The container's events."""
         return self.path / EVENTS
+
+    def read_events(self, offset: int = 0) -> bytes:
+        """Return what the events file holds from an offset on.
+
+        Nothing when there is none, and when it is no plain file: a container could put a link to a file of the host
+        there, or a pipe that never ends.
+        """
+        try:
+            descriptor = os.open(self.events, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return b""
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return b""
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            return b"".join(iter(lambda: os.read(descriptor, 2**20), b""))
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all.

@@ -19,9 +19,8 @@ RESOLVED = "compose.resolved.json"
 def read_events(directory: RunDirectory) -> EventLog:
     """Read all events of a run; no file means no events."""
     log = EventLog()
-    if directory.events.is_file():
-        log.feed(directory.events.read_bytes())
-        log.close()
+    log.feed(directory.read_events())
+    log.close()
     return log
 
 

@@ -145,12 +145,7 @@ class JobRun:
 
     def _read(self) -> None:
         """Pass on what was appended to the events file."""
-        try:
-            with self.directory.events.open("rb") as file:
-                file.seek(self._offset)
-                chunk = file.read()
-        except FileNotFoundError:
-            return
+        chunk = self.directory.read_events(self._offset)
         self._offset += len(chunk)
         for event in self.log.feed(chunk):
             self.watch(event)
