@@ -164,6 +164,28 @@ def test_artifacts_are_all_files_with_their_digests(store: RunStore) -> None:
     assert found["results/events.jsonl"] == hashlib.sha256(b"line\n").hexdigest()
 
 
+def test_events_are_read_from_where_one_stopped(store: RunStore) -> None:
+    directory = store.create(RUN_ID)
+    assert directory.read_events() == b""
+    directory.events.write_bytes(b"one\ntwo\n")
+    assert directory.read_events() == b"one\ntwo\n"
+    assert directory.read_events(4) == b"two\n"
+    assert directory.read_events(99) == b""
+
+
+def test_a_container_cannot_make_us_read_the_hosts_files_or_wait(store: RunStore, tmp_path: Path) -> None:
+    directory = store.create(RUN_ID)
+    (tmp_path / "secret").write_text("secret")
+    directory.events.symlink_to(tmp_path / "secret")
+    assert directory.read_events() == b""
+    directory.events.unlink()
+    os.mkfifo(directory.events)
+    assert directory.read_events() == b""
+    directory.events.unlink()
+    directory.events.mkdir()
+    assert directory.read_events() == b""
+
+
 # --- finding ---------------------------------------------------------------------------------------------------
 
 
