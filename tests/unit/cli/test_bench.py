@@ -36,12 +36,14 @@ def test_a_dry_run_needs_no_docker_and_leaves_nothing(vaultcube: Command, tmp_pa
     assert list(vaultcube.home.iterdir()) == []
 
 
-def test_a_dry_run_for_people_ends_with_a_command_to_paste(vaultcube: Command) -> None:
-    seen = vaultcube("bench", "ddp", "--gpus", "none", "--dry-run", "--results-dir", "runs here")
-    assert (seen.returncode, seen.stderr) == (0, "")
-    argv = shlex.split(seen.stdout.splitlines()[-1])
+def test_a_dry_run_for_people_ends_with_a_command_to_paste(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dispatch(["bench", "ddp", "--gpus", "none", "--dry-run", "--results-dir", "runs here"])
+    argv = shlex.split(capsys.readouterr().out.splitlines()[-1])
     (override,) = [word for word in argv if word.endswith("compose.override.yml")]
-    assert override.startswith(f"{vaultcube.home}/runs here/ddp-")
+    assert override.startswith(f"{tmp_path}/runs here/ddp-")
 
 
 def test_every_parameter_is_an_option_and_a_data_folder_becomes_absolute(vaultcube: Command) -> None:

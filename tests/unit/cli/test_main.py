@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.unit.cli.conftest import Command
 from tests.unit.replay import Recording
-from tests.unit.support import ROOT, plan, result
+from tests.unit.support import ROOT
 
 from vaultcube import __version__, cli
 from vaultcube.__main__ import _without_debug
@@ -242,37 +242,6 @@ def test_a_signal_ends_a_verb_with_130_and_its_docker_too(
     for pid in pids.read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
-
-
-# --- what was kept ---------------------------------------------------------------------------------------------
-
-
-def test_no_runs_are_no_error(vaultcube: Command) -> None:
-    seen = vaultcube("runs", "list")
-    assert (seen.returncode, seen.stdout) == (0, f"no runs in {vaultcube.runs}\n")
-    assert vaultcube("runs", "list", "--json").stdout == "[]\n"
-
-
-def test_kept_runs_are_listed_and_shown(vaultcube: Command, tmp_path: Path) -> None:
-    store = RunStore(tmp_path / "elsewhere")
-    done = store.create(result().run.id)
-    done.write(PLAN, plan().to_json())
-    done.write_result(result())
-    lost = store.create("ddp-20251231-120000-cd34")
-    lost.write(PLAN, plan().to_json())
-    vaultcube.env["VAULTCUBE_RESULTS_DIR"] = str(store.root)
-    listed = vaultcube("runs", "list").stdout.splitlines()
-    assert listed[1].split() == [done.id, "ddp", "2026-01-01T12:00:00+00:00", "completed", "UNAVAILABLE"]
-    assert listed[2].split() == [lost.id, "ddp", "2026-01-01T12:00:00+00:00", "lost", "-"]
-    rows = json.loads(vaultcube("runs", "list", "--json", "--results-dir", str(store.root)).stdout)
-    assert [row["status"] for row in rows] == ["completed", "lost"]
-    shown = vaultcube("runs", "show")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert f"verdict UNAVAILABLE   kept in {done.path}" in shown.stdout
-    assert vaultcube("runs", "show", "last", "--json").stdout == result().to_json()
-    missing = vaultcube("runs", "show", lost.id)
-    assert missing.returncode == 2
-    assert "was killed" in missing.stderr
 
 
 def test_results_are_not_kept_under_a_name_that_nothing_can_say(vaultcube: Command) -> None:

@@ -103,6 +103,40 @@ def test_a_run_that_has_nothing_left_is_settled_or_not_known(
         dispatch(["down", "nonsuch"])
 
 
+def test_no_runs_are_no_error(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(["runs", "list"])
+    assert capsys.readouterr().out == f"no runs in {store.root}\n"
+    dispatch(["runs", "list", "--json"])
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_runs_are_kept_in_the_users_data_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("VAULTCUBE_RESULTS_DIR", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dispatch(["runs", "list"])
+    assert capsys.readouterr().out == f"no runs in {tmp_path}/.local/share/vaultcube/runs\n"
+
+
+def test_kept_runs_are_listed_and_shown(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    made(store).write_result(result())
+    lost = made(store, "ddp-20251231-120000-cd34")
+    dispatch(["runs", "list"])
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[1].split() == [RUN_ID, "ddp", "2026-01-01T12:00:00+00:00", "completed", "UNAVAILABLE"]
+    assert listed[2].split() == [lost.id, "ddp", "2026-01-01T12:00:00+00:00", "lost", "-"]
+    dispatch(["runs", "list", "--json", "--results-dir", str(store.root)])
+    assert [row["status"] for row in json.loads(capsys.readouterr().out)] == ["completed", "lost"]
+    dispatch(["runs", "show"])
+    assert f"verdict UNAVAILABLE   kept in {store.root / RUN_ID}" in capsys.readouterr().out
+    dispatch(["runs", "show", "last", "--json"])
+    assert capsys.readouterr().out == result().to_json()
+    with pytest.raises(NotFoundError, match="was killed"):
+        dispatch(["runs", "show", lost.id])
+
+
 def test_a_run_that_goes_on_has_no_result_yet(store: RunStore) -> None:
     directory = made(store)
     with locked(directory.path), pytest.raises(RunActiveError, match="still going on"):

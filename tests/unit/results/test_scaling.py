@@ -225,7 +225,7 @@ GOOD = read("good").events
 figures = st.one_of(st.integers(0, 3), st.integers(0, 10**15), st.sampled_from([1e-9, 0.5, 1.0, 1e9]))
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["drop", "twice", "swap", "rank"])), max_size=12), st.data()
 )
@@ -250,7 +250,7 @@ def test_no_order_loss_or_doubling_of_events_raises(damage: list[tuple[int, str]
         assert lost > 0
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.sampled_from(["samples", "steps", "elapsed_s", "index", "mono"]), figures), max_size=6),
     st.data(),
