@@ -182,9 +182,14 @@ def main() -> None:
     parser.add_argument("--slow-count", type=int, default=4, help="rounds of the throughput comparison")
     args = parser.parse_args()
     rows: list[Row] = [("what", "beside", "median ± spread", "ratio", "bound"), ("---",) * 5]
-    for part in (quick_verbs(args.count), start_of_a_run(max(args.count // 2, 4)), program(args.slow_count)):
-        rows += part
-        print(*(f"{line[0]}: {line[3]} (bound {line[4]})" for line in part), sep="\n", file=sys.stderr, flush=True)
+    parts: list[Callable[[], list[Row]]] = [
+        lambda: quick_verbs(args.count),
+        lambda: start_of_a_run(max(args.count // 2, 4)),
+        lambda: program(args.slow_count),
+    ]
+    for part in parts:
+        rows += (found := part())
+        print(*(f"{line[0]}: {line[3]} (bound {line[4]})" for line in found), sep="\n", file=sys.stderr, flush=True)
     text = f"{machine()}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     print(text)
     if args.write:

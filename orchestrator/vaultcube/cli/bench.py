@@ -157,7 +157,7 @@ def _bench(
         flavour=flavour,
         timeout_s=parse_duration(timeout) if timeout is not None else None,
         memory_bytes=parse_memory(memory) if memory is not None else None,
-        ranks=ranks or bench.default_ranks(),
+        ranks=ranks,
     )
     session = bench.Session(workload, request, profile=profile, results_root=results_root(results_dir), probe=ctx.obj)
     if dry_run:

@@ -169,7 +169,7 @@ def parse_line(text: str, line: int) -> AnyEvent | Garbled:
         The event, `Other` for a kind unknown to this version, or `Garbled` for anything that is not an event.
     """
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         return Garbled(line=line, reason=f"not JSON: {str(error)[:80]}")
     if not isinstance(raw, dict):
@@ -182,6 +182,11 @@ def parse_line(text: str, line: int) -> AnyEvent | Garbled:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return Garbled(line=line, reason=f"{where}: {first['msg']}"[:120])
+
+
+def _no_number(word: str) -> None:
+    """Refuse NaN and the infinities, which Python reads and JSON has not."""
+    raise ValueError(f"{word} is no JSON")
 
 
 class EventLog:

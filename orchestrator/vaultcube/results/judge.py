@@ -95,7 +95,7 @@ def _judge_one(spec: CheckSpec, measurement: Measurement, device: str) -> Check:
 def _deciding_bound(target: Target, metric: Metric) -> tuple[float, str]:
     """Return the end of the interval that is less in our favour: luck must not decide."""
     if metric.ci95 is None or target.op == "==":
-        return metric.value, f"{metric.value:.4g}"
+        return metric.value, f"{metric.value:.6g}"
     if target.op == ">=":
-        return metric.ci95[0], f"the lower bound {metric.ci95[0]:.4g}"
-    return metric.ci95[1], f"the upper bound {metric.ci95[1]:.4g}"
+        return metric.ci95[0], f"the lower bound {metric.ci95[0]:.6g}"
+    return metric.ci95[1], f"the upper bound {metric.ci95[1]:.6g}"

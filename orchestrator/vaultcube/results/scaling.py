@@ -27,6 +27,8 @@ from vaultcube.results.statistics import Rate, group_windows, throughput, throug
 
 # A window may claim this much more than the time since the one before it (the event is written after the window).
 CLOCK_SLACK = 1.05
+# ... and this much less, in times and in seconds on top: writing events and meeting the others take their time.
+IDLE_FACTOR, IDLE_S = 2.0, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +186,32 @@ def _contradictions(events: Sequence[AnyEvent], expected: Expected, started: Sta
             by_series[event.phase, event.rank].append(event)
     for (phase, rank), windows in by_series.items():
         found += _contradicting(f"{phase} windows of rank {rank}", windows, expected)
-    return found
+    found += [
+        f"rank {event.rank} reported a window of rank {event.subject_rank} alone"
+        for event in events
+        if isinstance(event, Window) and event.phase == "solo" and event.rank != event.subject_rank
+    ]
+    return found + _too_short(events)
+
+
+def _too_short(events: Sequence[AnyEvent]) -> list[str]:
+    """Return a sentence for the first window that claims far less time than passed since the one before it.
+
+    Of ranks together the slowest counts: the others wait for it.
+    """
+    ends: dict[str, dict[int, float]] = defaultdict(dict)
+    longest: dict[str, dict[int, float]] = defaultdict(dict)
+    for event in events:
+        if isinstance(event, Window):
+            series = f"window of rank {event.rank} alone" if event.phase == "solo" else "window of all ranks together"
+            ends[series][event.index] = max(event.mono, ends[series].get(event.index, event.mono))
+            longest[series][event.index] = max(event.elapsed_s, longest[series].get(event.index, 0))
+    for series, monos in ends.items():
+        for index, mono in monos.items():
+            passed, claimed = mono - monos.get(index - 1, mono), longest[series][index]
+            if passed > claimed * IDLE_FACTOR + IDLE_S:
+                return [f"a {series} claims {claimed:.3f} s, and {passed:.3f} s passed"]
+    return []
 
 
 def _contradicting(series: str, windows: list[Window], expected: Expected) -> list[str]:

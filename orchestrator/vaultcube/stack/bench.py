@@ -74,6 +74,7 @@ class Session:
             run_id=self.run_id,
             created=self.now,
             user=f"{uid}:{gid}",
+            cpu_ranks=cpu_ranks(),
         )
         check_data(plan)
         return plan
@@ -131,11 +132,6 @@ def check_data(plan: Plan) -> None:
         shift = 6 if seen.st_uid == uid else 3 if seen.st_gid == gid else 0
         if (seen.st_mode >> shift) & 0o5 != 0o5:  # noqa: PLR2004 - r-x, as chmod writes it
             raise DataUnreadableError(f"user {uid}, as whom the container runs, cannot read {source}")
-
-
-def default_ranks() -> int:
-    """Return how many ranks a run on the CPU has when nobody says."""
-    return cpu_ranks()
 
 
 def conclude(result: Result, *, strict: bool) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from vaultcube import workloads
-from vaultcube.results.events import EventLog, Frameworks
+from vaultcube.results.events import AnyEvent, EventLog, Frameworks, Started
 from vaultcube.results.judge import Measurement, judge
-from vaultcube.results.schema import Failure, Provenance, Result, RunInfo
+from vaultcube.results.schema import Failure, Provenance, Result, RunInfo, Status, Verdict
 from vaultcube.results.store import RunDirectory
 from vaultcube.stack.outcome import Outcome
 from vaultcube.stack.plan import Plan
@@ -40,10 +41,14 @@ def build_result(
     workload = workloads.load(plan.workload)
     params = workload.params_type.model_validate(plan.params)
     measured = workload.measure(log.events, log.garbled, params, world_size=plan.world_size, status=outcome.status)
-    measured = Measurement(measured.metrics, measured.missing, [*outcome.disturbances, *measured.disturbances])
+    disturbances = [*outcome.disturbances, *strayed(plan, log.events), *measured.disturbances]
+    measured = Measurement(measured.metrics, measured.missing, disturbances)
     checks, verdict = judge(
         workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=plan.simulated
     )
+    if verdict is Verdict.PASS and outcome.status is not Status.COMPLETED:
+        # Good figures of a run that then went wrong prove nothing.
+        verdict = Verdict.UNAVAILABLE
     versions = next((event.versions for event in log.events if isinstance(event, Frameworks)), {})
     error = outcome.error
     return Result(
@@ -67,6 +72,26 @@ def build_result(
         provenance=provenance.model_copy(update={"frameworks": versions}),
         artifacts=directory.artifacts(),
     )
+
+
+def strayed(plan: Plan, events: Sequence[AnyEvent]) -> list[str]:
+    """Return a sentence for everything in which the workload that started was not the one that was planned."""
+    found = []
+    for event in events:
+        if not isinstance(event, Started):
+            continue
+        if event.device != plan.device:
+            found.append(f"the workload ran on {event.device}, and {plan.device} was planned")
+        # Folders have other names inside the container.
+        names = [
+            name for name in plan.params if name in event.params and plan.params[name] not in plan.data_folders.values()
+        ]
+        found += [
+            f"the workload ran with {name} {event.params[name]}, and {plan.params[name]} was planned"
+            for name in names
+            if event.params[name] != plan.params[name]
+        ]
+    return found
 
 
 def compose_sha256(directory: RunDirectory) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def cpu_ranks() -> int:
 
 def new_run_id(workload: str, now: datetime) -> str:
     """Return a fresh run id: workload, UTC time, and four random digits for two runs of one second."""
-    return run_id(workload, now.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2))
+    return run_id(workload, now.strftime("%Y%m%d-%H%M%S"), os.urandom(2).hex())
 
 
 def utc_now() -> datetime:

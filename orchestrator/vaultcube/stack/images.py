@@ -32,7 +32,7 @@ DEFAULT_BASE = "debian:bookworm-slim"
 LOCAL_BASE = "vaultcube/base:bookworm"
 # What a build needs free at its worst: two copies of the layers (venv stage, image) and the cached wheels.
 # Measured for pytorch:cu124 (docs/performance.md); cu128's wheels are a quarter larger.
-BUILD_SPACE_BYTES = {"pytorch": 18 * 10**9}
+BUILD_SPACE_BYTES = 18 * 10**9
 CA_VARIABLES = ("VAULTCUBE_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
@@ -106,7 +106,7 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     name = f"vaultcube/{image}:{target}"
     before = docker.image(name)
     if before is None:
-        check_space(docker, BUILD_SPACE_BYTES[image])
+        check_space(docker, BUILD_SPACE_BYTES)
     environment = build_environment(options, base, os.environ)
     bakefile = asset("images") / "docker-bake.hcl"
     args = ["buildx", "bake", "--file", str(bakefile), "--progress", "rawjson", f"{image}-{target}"]

@@ -127,6 +127,12 @@ class JobRun:
         ids = [container.id for container in self.docker.containers(self.plan.run_id)]
         if not ids:
             return
+        while self._wait(ids, deadline):
+            # Somebody ended our `docker wait`, not the containers.
+            self.stop.wait(POLL_S)
+
+    def _wait(self, ids: list[str], deadline: float) -> bool:
+        """Wait for the end of containers, and say whether any is running all the same."""
         waiter = self.docker.start(["wait", *ids])
         try:
             while waiter.running:
@@ -139,7 +145,7 @@ class JobRun:
             waiter.end()
         self._read()
         try:
-            self.docker.exits(ids)
+            return any(exit_.running for exit_ in self.docker.exits(ids))
         except VaultCubeError as error:
             raise _engine_lost(error) from error
 
@@ -159,13 +165,16 @@ class JobRun:
         """Return a sentence for every other run that shared the CPU with a run on the CPU."""
         if self.plan.device == "cuda":
             return []
-        started = self.docker.ask(
-            [
-                *("events", "--since", since, "--until", f"{time.time():.3f}"),
-                *("--filter", "event=start", "--filter", f"label={LABEL_RUN}"),
-                *("--format", f'{{{{index .Actor.Attributes "{LABEL_RUN}"}}}}'),
-            ]
-        )
+        args = [
+            *("events", "--since", since, "--until", f"{time.time():.3f}"),
+            *("--filter", "event=start", "--filter", f"label={LABEL_RUN}"),
+            *("--format", f'{{{{index .Actor.Attributes "{LABEL_RUN}"}}}}'),
+        ]
+        try:
+            # The run is over: a signal now must not take its result away.
+            started = self.docker.shielded().ask(args)
+        except VaultCubeError as error:
+            return [f"whether another run used the CPU could not be found out: {error.message}"]
         shared = sorted((others | set(started.split())) - {self.plan.run_id})
         return [f"run {other} used the CPU at the same time" for other in shared]
 
@@ -237,7 +246,12 @@ def finish_orphan(directory: RunDirectory, docker: Docker) -> Result:
         plan,
         directory,
         log,
-        Outcome(status=status, error=error, images=_images(exits)),
+        Outcome(
+            status=status,
+            error=error,
+            images=_images(exits),
+            disturbances=["nobody watched this run to its end: its vaultcube was killed"],
+        ),
         docker.begin_probe().finish(docker),
     )
 

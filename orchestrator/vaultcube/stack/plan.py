@@ -38,7 +38,7 @@ class Request(Model):
         flavour: `auto` or a flavour.
         timeout_s: the run's time limit in seconds, or null for the workload's own.
         memory_bytes: the container's memory limit, or null for the compose file's.
-        ranks: ranks on the CPU; on GPUs there is one a GPU.
+        ranks: ranks on the CPU, or null for as many as `cpu_ranks`; on GPUs there is one a GPU.
     """
 
     gpus: GpuRequest
@@ -47,7 +47,7 @@ class Request(Model):
     flavour: str = "auto"
     timeout_s: float | None = None
     memory_bytes: int | None = None
-    ranks: int = Field(default=2, ge=1, le=1024)
+    ranks: int | None = Field(default=None, ge=1, le=1024)
 
 
 class Plan(Model):
@@ -92,6 +92,7 @@ def make_plan(
     run_id: str,
     created: datetime,
     user: str,
+    cpu_ranks: int = 2,
 ) -> Plan:
     """Decide everything about a run.
 
@@ -103,16 +104,22 @@ def make_plan(
         run_id: also the compose project's name.
         created: now, in UTC.
         user: `uid:gid` that the container runs as.
+        cpu_ranks: how many ranks a run on the CPU has when nobody says.
 
     Raises:
-        BadParameterError, GpuSelectionError, GpuUnavailableError, FlavourError, ProfileError: as named.
+        UsageError, BadParameterError, GpuSelectionError, GpuUnavailableError, FlavourError, ProfileError: as named.
     """
     gpus = () if request.flavour == Flavour.CPU and request.gpus.kind == "auto" else _gpus(request, inventory)
     flavour, reason = choose_flavour(request.flavour, gpus)
     device: DeviceKind = "cuda" if gpus else "cpu"
     params = workload.resolve(request.preset, request.given, device)
     workload.targets(profile)
-    world_size = len(gpus) or request.ranks
+    if gpus and request.ranks is not None:
+        raise UsageError(
+            "--ranks is for runs on the CPU: on GPUs there is one rank a GPU",
+            next_step="Choose the number of GPUs with --gpus, or add --gpus none.",
+        )
+    world_size = len(gpus) or request.ranks or cpu_ranks
     # The cu124 image runs on the CPU as it is: there is no third one to build and keep.
     tag = Flavour.CU124 if flavour is Flavour.CPU else flavour
     files = (f"{workload.name}.yml",) + (() if gpus else (f"{workload.name}.cpu.yml",))

@@ -6,15 +6,18 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vaultcube.errors import BadParameterError, NotFoundError, ProfileError
-from vaultcube.results.events import AnyEvent, Garbled
-from vaultcube.results.judge import CheckSpec, Measurement
 from vaultcube.results.profile import Profile, describe
-from vaultcube.results.schema import Status
+
+if TYPE_CHECKING:
+    # A plan needs none of these: judging comes when the container runs.
+    from vaultcube.results.events import AnyEvent, Garbled
+    from vaultcube.results.judge import CheckSpec, Measurement
+    from vaultcube.results.schema import Status
 
 DeviceKind = Literal["cuda", "cpu"]
 

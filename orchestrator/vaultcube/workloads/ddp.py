@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from vaultcube.results.events import AnyEvent, Garbled
-from vaultcube.results.judge import CheckSpec, Measurement
-from vaultcube.results.scaling import Expected, measure_training
-from vaultcube.results.schema import Status, Target
 from vaultcube.workloads import DeviceKind, Params, Targets, Workload
+
+if TYPE_CHECKING:
+    from vaultcube.results.events import AnyEvent, Garbled
+    from vaultcube.results.judge import CheckSpec, Measurement
+    from vaultcube.results.schema import Status
 
 DATA_MOUNT = "/data"
 
@@ -123,6 +124,9 @@ class Ddp(Workload):
 
     def checks(self, targets: DdpTargets) -> list[CheckSpec]:
         """Return scaling, throughput, utilisation, and the three checks that hold on the CPU too."""
+        from vaultcube.results.judge import CheckSpec
+        from vaultcube.results.schema import Target
+
         return [
             CheckSpec(
                 name="scaling_efficiency",
@@ -164,6 +168,8 @@ class Ddp(Workload):
         status: Status,
     ) -> Measurement:
         """Return throughput, scaling, and what spoiled them."""
+        from vaultcube.results.scaling import Expected, measure_training
+
         expected = Expected(world_size=world_size, batch_size=params.batch_size, windows=params.windows)
         return measure_training(events, garbled, expected, status)
 

@@ -267,3 +267,19 @@ def test_no_figures_raise(changes: list[tuple[str, float]], data: st.DataObject)
             continue
     found = measure(events)
     assert set(NAMES) <= {*found.metrics, *found.missing}
+
+
+def test_a_window_that_claims_far_too_little_time_is_a_contradiction() -> None:
+    events = [
+        one.model_copy(update={"elapsed_s": 0.001}) if isinstance(one, Window) and one.index == 2 else one
+        for one in read("good").events
+    ]
+    assert any("claims 0.001 s" in text for text in measure(events).disturbances)
+
+
+def test_a_solo_window_of_somebody_else_is_a_contradiction() -> None:
+    events = [
+        one.model_copy(update={"subject_rank": 3}) if isinstance(one, Window) and one.phase == "solo" else one
+        for one in read("good").events
+    ]
+    assert "rank 0 reported a window of rank 3 alone" in measure(events).disturbances

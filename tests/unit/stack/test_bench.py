@@ -19,7 +19,8 @@ from vaultcube.errors import (
 )
 from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.schema import Failure, Verdict
-from vaultcube.stack.bench import Session, check_data, conclude, default_ranks
+from vaultcube.stack.bench import Session, check_data, conclude
+from vaultcube.stack.environment import cpu_ranks
 from vaultcube.stack.plan import Request
 
 
@@ -141,4 +142,4 @@ def test_planning_refuses_what_the_run_would_refuse(tmp_path: Path) -> None:
 
 
 def test_ranks_are_what_the_cores_allow() -> None:
-    assert default_ranks() in {1, 2}
+    assert cpu_ranks() in {1, 2}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -118,3 +119,17 @@ def test_no_events_file_is_no_events(tmp_path: Path) -> None:
     assert (read_events(directory).events, read_events(directory).garbled) == ([], [])
     (directory.path / "results" / "events.jsonl").mkdir()
     assert read_events(directory).events == []
+
+
+def test_a_workload_that_is_not_the_planned_one_gets_no_verdict_on_its_timings(tmp_path: Path) -> None:
+    directory = recorded(tmp_path, "good", plan(given={"windows": 5, "precision": "fp32"}))
+    lines = directory.events.read_text().splitlines()
+    started = json.loads(lines[0])
+    started |= {"device": "cpu", "params": {**started["params"], "precision": "bf16", "windows": 5}}
+    directory.events.write_text("\n".join([json.dumps(started), *lines[1:]]) + "\n")
+    found = collect(directory)
+    assert found.disturbances == [
+        "the workload ran on cpu, and cuda was planned",
+        "the workload ran with precision bf16, and fp32 was planned",
+    ]
+    assert {check.verdict for check in found.checks[:2]} == {Verdict.INVALID}

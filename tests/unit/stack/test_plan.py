@@ -90,6 +90,7 @@ def test_what_the_user_gives_wins() -> None:
         (None, {"preset": "nonsuch"}, BadParameterError),
         (None, {"given": {"windows": 1}}, BadParameterError),
         (None, {"flavour": "cu124"}, FlavourError),
+        (None, {"ranks": 2}, UsageError),
     ],
 )
 def test_what_cannot_be_is_refused(gpus: str | None, asked: dict[str, Any], error: type[VaultCubeError]) -> None:
