@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from vaultcube import __version__
-from vaultcube.errors import InterruptedRunError, VaultCubeError
+from vaultcube.errors import DiskTooSmallError, InterruptedRunError, VaultCubeError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -31,16 +32,10 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
-            # Keep the interpreter from flushing into it again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         except OSError as error:
-            # `> file` on a full disk.
+            # A reader that went away is no failure of ours, a full disk is. Keep the interpreter from flushing again.
+            code = code if isinstance(error, BrokenPipeError) else _report(_no_room(), as_json=False)
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            os.write(
-                2, f"vaultcube: the output cannot be written: {error.strerror}\n  next: Make room for it.\n".encode()
-            )
-            code = code or 1
     sys.exit(code)
 
 
@@ -60,10 +55,16 @@ def _run(argv: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return _report(_no_room(), as_json=False)
         from vaultcube.cli.crash import crash
 
         return _report(crash(error, argv), as_json="--json" in argv)
     return 0
+
+
+def _no_room() -> DiskTooSmallError:
+    return DiskTooSmallError("the output cannot be written: no space is left where it goes")
 
 
 def _open_streams() -> None:

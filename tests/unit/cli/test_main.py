@@ -249,3 +249,20 @@ def test_results_are_not_kept_under_a_name_that_nothing_can_say(vaultcube: Comma
     seen = vaultcube("bench", "ddp", "--dry-run", "--results-dir", b"/tmp/\xff")
     assert (seen.returncode, seen.stdout) == (2, "")
     assert "not UTF-8: '/tmp/\\udcff'" in seen.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("words", [["runs", "list"], ["bench", "ddp", "--dry-run"]])
+def test_an_output_without_room_is_told_and_no_bug(words: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        seen = subprocess.run(
+            [sys.executable, "-m", "vaultcube", *words, "--results-dir", str(tmp_path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (seen.returncode, "[disk-too-small]" in seen.stderr, "Traceback" in seen.stderr) == (3, True, False), (
+        seen.stderr
+    )

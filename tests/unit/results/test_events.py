@@ -226,7 +226,9 @@ def test_the_recorded_good_run_is_read_whole() -> None:
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_has_not_are_refused_wherever_they_stand(word: str) -> None:
-    text = json.dumps(raw_event("started", world_size=2, **STARTED)).replace('"params": {}', f'"params": {{"x": {word}}}')
+    text = json.dumps(raw_event("started", world_size=2, **STARTED)).replace(
+        '"params": {}', f'"params": {{"x": {word}}}'
+    )
     found = parse_line(text, 1)
     assert isinstance(found, Garbled)
     assert word in found.reason
