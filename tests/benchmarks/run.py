@@ -132,7 +132,7 @@ def start_of_a_run(count: int) -> list[Row]:
 
 def program(count: int) -> list[Row]:
     """Compare the throughput our DDP program measures with that of a bare torchrun script doing the same steps."""
-    common = ["docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:exec", "--shm-size", "1g"]
+    common = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp:exec", "--shm-size", "1g"]
     common += ["--env", "OMP_NUM_THREADS=1", "--env", "GLOO_SOCKET_IFNAME=lo"]
 
     def bare() -> float:
