@@ -103,8 +103,8 @@ class Session:
             engine = probe.finish(docker)
             if plan.flavour_reason:
                 watcher.note(plan.flavour_reason)
-            self.store.prove(plan.run_id)
             if plan.image not in engine.images:
+                self.store.prove(plan.run_id)
                 watcher.note(f"building {plan.image}: it is not on this machine yet")
                 build(
                     docker, stop, self.workload.image, plan.image.rpartition(":")[2], BuildOptions(), watcher.building
