@@ -41,10 +41,14 @@ def main() -> NoReturn:
 
 def _run(argv: list[str], *, debug: bool) -> int:
     """Run the command line and return its exit code."""
+    from vaultcube.cli.early import begin_probe
+
+    probe = None
     try:
+        probe = begin_probe(argv)
         from vaultcube.cli.main import dispatch
 
-        dispatch(argv)
+        dispatch(argv, probe)
     except VaultCubeError as error:
         if debug:
             raise
@@ -60,6 +64,9 @@ def _run(argv: list[str], *, debug: bool) -> int:
         from vaultcube.cli.crash import crash
 
         return _report(crash(error, argv), as_json="--json" in argv)
+    finally:
+        if probe is not None:
+            probe.cancel()
     return 0
 
 

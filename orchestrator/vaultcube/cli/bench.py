@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,14 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from vaultcube.cli.options import Json, ResultsDir, results_root
-from vaultcube.errors import EngineMissingError
 
 if TYPE_CHECKING:
     from vaultcube.workloads import Workload
 
 DEFAULT_PROFILE = "vault-cube-5090"
-# With these nothing is run, so the engine is not asked either.
-QUIET = frozenset({"--help", "--dry-run"})
 
 FlavourName = Literal["auto", "cu124", "cu128", "cpu"]
 
@@ -34,17 +30,6 @@ class WorkloadGroup(TyperGroup):
         from vaultcube import workloads
 
         return workloads.names()
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Ask the engine while the rest is still being imported: a run then starts a fifth of a second sooner."""
-        from vaultcube.stack.docker import Docker
-
-        if QUIET.isdisjoint(args):
-            # Without docker the session says so, after the command line was found to make sense.
-            with suppress(EngineMissingError):
-                ctx.obj = Docker().begin_probe()
-                ctx.call_on_close(ctx.obj.cancel)
-        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Return a workload's command, or None for an unknown one."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from vaultcube import __version__
 from vaultcube.errors import UsageError
+
+if TYPE_CHECKING:
+    from vaultcube.stack.docker import Probe
 
 # Typer brings its own copy of Click or takes Click's, depending on its version: ask it for the class.
 TyperUsageError: Any = typer.BadParameter.__base__
@@ -62,8 +65,12 @@ def _options(
     """Hold the options of every verb; both are read before Typer sees the command line."""
 
 
-def dispatch(argv: list[str]) -> None:
+def dispatch(argv: list[str], probe: Probe | None = None) -> None:
     """Run one command.
+
+    Args:
+        argv: the command line.
+        probe: a question to the engine that is under way, for the verbs that ask it.
 
     Raises:
         BrokenPipeError: whoever read our output went away.
@@ -71,7 +78,7 @@ def dispatch(argv: list[str]) -> None:
         SystemExit: with 2, after a verb that needs more words showed its help.
     """
     try:
-        typer.main.get_command(app).main(args=argv, prog_name="vaultcube", standalone_mode=False)
+        typer.main.get_command(app).main(args=argv, prog_name="vaultcube", standalone_mode=False, obj=probe)
     except SystemExit as end:
         # The one way in which Typer still ends the process itself.
         raise BrokenPipeError from end
