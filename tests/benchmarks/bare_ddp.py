@@ -6,6 +6,7 @@ Prints `samples/s VALUE` on rank 0.
 
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -17,18 +18,30 @@ warmup, windows, steps = (int(word) for word in sys.argv[1:4])
 dist.init_process_group("gloo")
 torch.set_num_threads(1)
 torch.manual_seed(20260101)
-model = DistributedDataParallel(resnet50())
-optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 images, labels = torch.randn(BATCH, 3, SIDE, SIDE), torch.randint(0, 1000, (BATCH,))
 lossfn = torch.nn.CrossEntropyLoss()
 
 
-def step() -> None:
-    optimizer.zero_grad(set_to_none=True)
-    lossfn(model(images), labels).backward()
-    optimizer.step()
+def trainer(model: torch.nn.Module) -> Callable[[], None]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        lossfn(model(images), labels).backward()
+        optimizer.step()
+
+    return step
 
 
+# The same history: every rank alone first. A process that has trained a while has an allocator that has settled.
+for rank in range(dist.get_world_size()):
+    if rank == dist.get_rank():
+        alone = trainer(resnet50())
+        for _ in range(warmup + windows * steps):
+            alone()
+        del alone
+    dist.barrier()
+step = trainer(DistributedDataParallel(resnet50()))
 for _ in range(warmup):
     step()
 elapsed = 0.0
