@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,15 +118,15 @@ def vaultcube(tmp_path: Path) -> Iterator[Vaultcube]:
 
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], Any], float], Any]:
-    """Return a function that polls until something is true, and returns it."""
-    import time
+    """Return `until`."""
+    return until
 
-    def poll(ask: Callable[[], Any], seconds: float) -> Any:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if found := ask():
-                return found
-            time.sleep(0.1)
-        raise AssertionError(f"it did not come true within {seconds} s")
 
-    return poll
+def until(ask: Callable[[], Any], seconds: float, why: str = "it came true") -> Any:
+    """Poll until something is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := ask():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {why}")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -233,13 +233,3 @@ class Engine:
         """Give its disk another size."""
         argv = ["nsenter", "--mount", f"--target={self._pid}", "mount", "-o", f"remount,size={size}"]
         subprocess.run(in_root([*argv, str(self.folder / "data")]), timeout=30, check=True)
-
-
-def until(ask: Callable[[], Any], seconds: float, why: str) -> Any:
-    """Poll until something is true, and return it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := ask():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {why}")

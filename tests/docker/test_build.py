@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.docker.conftest import Vaultcube, docker
-from tests.docker.engines import Call, Engine, after, told, until
+from tests.docker.conftest import Vaultcube, docker, until
+from tests.docker.engines import Call, Engine, after, told
 
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.images import choose_base

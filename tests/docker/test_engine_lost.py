@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.docker.conftest import FAST, IMAGE, Vaultcube, docker
-from tests.docker.engines import Engine, told, until
+from tests.docker.conftest import FAST, IMAGE, Vaultcube, docker, until
+from tests.docker.engines import Engine, told
 
 pytestmark = [pytest.mark.docker]
 

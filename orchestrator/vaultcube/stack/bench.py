@@ -101,8 +101,7 @@ class Session:
                 probe.cancel()
                 raise
             engine = probe.finish(docker)
-            if plan.flavour_reason:
-                watcher.note(plan.flavour_reason)
+            watcher.note(plan.flavour_reason)
             if plan.image not in engine.images:
                 self.store.prove(plan.run_id)
                 watcher.note(f"building {plan.image}: it is not on this machine yet")
