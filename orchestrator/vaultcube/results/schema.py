@@ -84,7 +84,10 @@ class Check(Model):
 
 
 class Gpu(Model):
-    """A GPU as NVML describes it. Sizes in bytes; `null` is what the card does not tell."""
+    """A GPU as NVML describes it; `null` is what the card does not tell.
+
+    The two peaks are computed (`gpu/limits.py`): memory bandwidth, and dense bf16 tensor arithmetic.
+    """
 
     uuid: str
     index: int
@@ -92,6 +95,15 @@ class Gpu(Model):
     pci_bus_id: str
     compute_capability: str
     memory_total_bytes: int
+    memory_bandwidth_bytes_per_s: float | None = None
+    tensor_peak_flop_per_s: float | None = None
+    pcie_gen_max: int | None = None
+    pcie_width_max: int | None = None
+    power_limit_watts: float | None = None
+    temperature_limit_celsius: int | None = None
+    numa_node: int | None = None
+    ecc: bool | None = None
+    mig: bool | None = None
 
 
 class Provenance(Model):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vaultcube.errors import DataUnreadableError, VaultCubeError, VerdictError, WorkloadError, all_errors
-from vaultcube.gpu.nvml import read_inventory
+from vaultcube.gpu.inventory import read_inventory
 from vaultcube.results.events import AnyEvent
 from vaultcube.results.lock import locked
 from vaultcube.results.profile import load_profile

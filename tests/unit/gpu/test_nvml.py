@@ -7,7 +7,8 @@ import ctypes.util
 
 import pytest
 
-from vaultcube.gpu.nvml import _text, read_inventory
+from vaultcube.gpu.inventory import read_inventory
+from vaultcube.gpu.nvml import _text
 
 
 def driver_is_here() -> bool:
