@@ -163,54 +163,68 @@ def unused_port() -> int:
         return port
 
 
-# The data folder is a tmpfs of a size that can be changed; the mounts, the network and a system containerd's
-# socket are the engine's own affair. It ends when its stdin closes, so also when the test run is killed.
+# Its disk is a tmpfs of a size that can be changed, or a folder; the mounts, the network, a system containerd's socket
+# and an NVIDIA hook are the engine's own affair. It ends, and clears up, when its stdin closes: also when the test run
+# is killed.
 ENGINE = r"""
 mkdir "$1/data"
-mount -t tmpfs -o "size=$2" vaultcube-test "$1/data"
+if [ -n "$2" ]; then mount -t tmpfs -o "size=$2" vaultcube-test "$1/data"; fi
 if [ -d /run/containerd ]; then mount -t tmpfs vaultcube-test /run/containerd; fi
+if hook=$(command -v nvidia-container-runtime-hook); then mount --bind /dev/null "$hook"; fi
 ip link set lo up
-dockerd --host "unix://$1/docker.sock" --group "$3" --pidfile "$1/pid" --config-file "$1/daemon.json" \
-    --data-root "$1/data" --exec-root "$1/exec" --exec-opt native.cgroupdriver=cgroupfs >"$1/log" 2>&1 </dev/null &
+PATH="$1/bin:$PATH" dockerd --host "unix://$1/docker.sock" --group "$3" --pidfile "$1/pid" \
+    --config-file "$1/daemon.json" --data-root "$1/data" --exec-root "$1/exec" \
+    --exec-opt native.cgroupdriver=cgroupfs >"$1/log" 2>&1 </dev/null &
 echo "$$"
 read -r _ || true
-kill "$!"
+kill "$!" 2>/dev/null || true
 wait "$!" || true
+if [ -n "$2" ]; then umount "$1/data"; fi
+rm -rf --one-file-system "$1"
 """
 ENGINE_START_S = 40
-ENGINE_STOP_S = 20
+ENGINE_STOP_S = 30
 
 
 class Engine:
-    """A second engine with an own, small disk and no way out, as a context manager. It does not touch the first.
+    """A second engine with an own disk and no way out, as a context manager. It does not touch the first.
 
     Args:
-        size: of its disk, as mount says it.
+        size: of its disk in memory, as mount says it; None: its disk is a folder of this machine's.
 
     Attributes:
         host: its DOCKER_HOST, once it is entered.
-        folder: what it keeps, its disk under `data`.
+        folder: what it keeps: its disk under `data`, its log in `log`, and `bin`, the first of its PATH.
     """
 
-    def __init__(self, size: str) -> None:
+    parent = "/tmp"
+
+    def __init__(self, size: str | None) -> None:
         self._size = size
+
+    def prepare(self) -> None:
+        """Put what the engine starts with into its folder."""
+        (self.folder / "daemon.json").write_text("{}")
 
     def __enter__(self) -> Self:
         if shutil.which("dockerd") is None:
             pytest.skip("needs dockerd on this machine")
         in_root([])
-        self.folder = Path(tempfile.mkdtemp(prefix="vc-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="vc-", dir=self.parent))
         self.host = f"unix://{self.folder}/docker.sock"
-        (self.folder / "daemon.json").write_text("{}")
-        words = ["sh", "-ec", ENGINE, "sh", str(self.folder), self._size, str(os.getgid())]
+        self.prepare()
+        words = ["sh", "-ec", ENGINE, "sh", str(self.folder), self._size or "", str(os.getgid())]
         argv = in_root(["unshare", "--mount", "--net", "--propagation", "private", *words])
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # A session of its own: Ctrl-C is for the test run, which then ends the engine in its turn.
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         assert self._process.stdout is not None
         self._pid = self._process.stdout.readline().strip()
         deadline = time.monotonic() + ENGINE_START_S
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
-                log = (self.folder / "log").read_text()[-2000:]
+                log = self.log()[-2000:]
                 self.__exit__()
                 raise AssertionError(f"the second engine does not start: {log}")
             time.sleep(0.1)
@@ -219,6 +233,11 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=ENGINE_STOP_S)
         subprocess.run(in_root(["rm", "-rf", str(self.folder)]), timeout=30, check=True)
+
+    def log(self) -> str:
+        """Return what it has logged so far."""
+        file = self.folder / "log"
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def _answers(self) -> bool:
         argv = ["docker", "--host", self.host, "version", "--format", "{{.Server.Version}}"]

@@ -1,0 +1,141 @@
+"""The rig's private Docker engine: by hook, by CDI, by both or by neither it puts a simulated box into containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from tests.docker.engines import Engine
+from tests.rig import cdi
+
+if TYPE_CHECKING:
+    from tests.rig.box import Box
+
+ROOT = Path(__file__).resolve().parents[2]
+HOOK = "nvidia-container-runtime-hook"
+# How long containers get when the engine ends: there is nothing in them to lose.
+SHUTDOWN_S = 2
+
+
+class RigError(Exception):
+    """The rig cannot be set up on this machine; the text says why, and what would help."""
+
+
+class Mode(StrEnum):
+    """Which ways to GPUs an engine offers: the classic driver needs the hook, CDI a specification."""
+
+    HOOK = "hook"
+    CDI = "cdi"
+    BOTH = "both"
+    NEITHER = "neither"
+
+
+class RigEngine(Engine):
+    """A second engine (its disk is a folder, removed at its end) that offers the GPUs of one box at a time.
+
+    Args:
+        mode: which ways to GPUs it offers.
+
+    Raises:
+        RigError: when it is entered, and this machine lacks something.
+    """
+
+    # A real disk, also where /tmp is in memory.
+    parent = "/var/tmp"
+
+    def __init__(self, mode: Mode) -> None:
+        super().__init__(None)
+        self.mode = mode
+
+    def __enter__(self) -> Self:
+        check_machine()
+        return super().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+        super().__exit__()
+
+    def prepare(self) -> None:
+        """Write the engine's settings, and the hook into the first folder of its PATH."""
+        config = {
+            "features": {"cdi": self._cdi},
+            "cdi-spec-dirs": [str(self.folder / "cdi")],
+            "shutdown-timeout": SHUTDOWN_S,
+        }
+        (self.folder / "daemon.json").write_text(json.dumps(config))
+        (self.folder / "bin").mkdir()
+        (self.folder / "cdi").mkdir()
+        if self.mode in {Mode.HOOK, Mode.BOTH}:
+            words = [f"PYTHONPATH={ROOT}", sys.executable, "-S", "-m", "tests.rig.hook", str(self.folder / "box")]
+            hook = self.folder / "bin" / HOOK
+            hook.write_text(f'#!/bin/sh\nexec env {shlex.join(words)} "$@"\n')
+            hook.chmod(0o755)
+
+    @property
+    def _cdi(self) -> bool:
+        return self.mode in {Mode.CDI, Mode.BOTH}
+
+    def use(self, box: Box | None) -> None:
+        """Clear the engine, and offer the GPUs of this box from now on; None offers none.
+
+        Where the engine does CDI, the box's `host/etc/cdi` gets the specification as well: it is this machine's.
+        """
+        self.clear()
+        link = self.folder / "box"
+        link.unlink(missing_ok=True)
+        if box:
+            link.symlink_to(box.path)
+        if self._cdi:
+            uuids = box.uuids if box else []
+            for folder in [self.folder / "cdi", *([box.path / "host/etc/cdi"] if box else [])]:
+                cdi.write(folder, box.path if box else link, uuids)
+
+    def docker(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run the docker command against this engine; whether it went well is the caller's to look at."""
+        env = {**os.environ, "DOCKER_HOST": self.host}
+        return subprocess.run(["docker", *args], env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+    def ask(self, *args: str, timeout: float = 60) -> str:
+        """Run the docker command against this engine and return its stdout.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        seen = self.docker(*args, timeout=timeout)
+        if seen.returncode:
+            raise AssertionError(f"docker {shlex.join(args)}: {seen.stderr}")
+        return seen.stdout.strip()
+
+    def clear(self) -> None:
+        """Remove all containers, and the networks that they had; images stay."""
+        if containers := self.docker("ps", "--all", "--quiet").stdout.split():
+            self.docker("rm", "--force", *containers)
+        if networks := self.docker("network", "ls", "--quiet", "--filter", "type=custom").stdout.split():
+            self.docker("network", "rm", *networks)
+
+
+def check_machine() -> None:
+    """Refuse a machine that cannot run the rig's engine.
+
+    Raises:
+        RigError: as named.
+    """
+    if not sys.platform.startswith("linux"):
+        raise RigError("the rig needs Linux: its engine lives in namespaces")
+    for tool in ("docker", "dockerd", "unshare", "ip"):
+        if shutil.which(tool) is None:
+            raise RigError(f"the rig needs {tool} on this machine (make setup)")
+    if os.getuid():
+        able = (
+            shutil.which("sudo")
+            and not subprocess.run(["sudo", "-n", "true"], capture_output=True, timeout=10, check=False).returncode
+        )
+        if not able:
+            raise RigError("the rig needs root, or sudo without a password, for its engine's namespaces")
