@@ -14,7 +14,7 @@ from vaultcube.gpu.inventory import Inventory
 from vaultcube.gpu.selection import GpuRequest, choose
 from vaultcube.results.profile import Profile
 from vaultcube.results.schema import Gpu, Model
-from vaultcube.workloads import DeviceKind, Workload
+from vaultcube.workloads import DeviceKind, Recorder, Workload
 
 MEMORY_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -39,6 +39,8 @@ class Request(Model):
         timeout_s: the run's time limit in seconds, or null for the workload's own.
         memory_bytes: the container's memory limit, or null for the compose file's.
         ranks: ranks on the CPU, or null for as many as `cpu_ranks`; on GPUs there is one a GPU.
+        recorder: what records telemetry of the GPUs, or null for the workload's own.
+        telemetry_hz: how many samples a second it takes.
     """
 
     gpus: GpuRequest
@@ -48,6 +50,8 @@ class Request(Model):
     timeout_s: float | None = None
     memory_bytes: int | None = None
     ranks: int | None = Field(default=None, ge=1, le=1024)
+    recorder: Recorder | None = None
+    telemetry_hz: float = Field(default=1.0, ge=0.1, le=10)
 
 
 class Plan(Model):
@@ -75,6 +79,8 @@ class Plan(Model):
     user: str
     memory_bytes: int | None
     timeout_s: float
+    recorder: Recorder = "off"
+    telemetry_hz: float = 1.0
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -144,6 +150,8 @@ def make_plan(
         compose_files=files,
         user=user,
         memory_bytes=request.memory_bytes,
+        recorder=(request.recorder or workload.recorder) if gpus else "off",
+        telemetry_hz=request.telemetry_hz,
         timeout_s=request.timeout_s or workload.timeout_s(params, world_size=world_size, device=device),
     )
 

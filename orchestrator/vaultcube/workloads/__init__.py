@@ -16,10 +16,13 @@ from vaultcube.results.profile import Profile, describe
 if TYPE_CHECKING:
     # A plan needs none of these: judging comes when the container runs.
     from vaultcube.results.events import AnyEvent, Garbled
+    from vaultcube.results.intervals import Interval
     from vaultcube.results.judge import CheckSpec, Measurement
     from vaultcube.results.schema import Status
 
 DeviceKind = Literal["cuda", "cpu"]
+# What records telemetry: a child of the orchestrator, a container that outlives it, nothing.
+Recorder = Literal["process", "container", "off"]
 
 
 class Params(BaseModel):
@@ -42,6 +45,7 @@ class Workload(ABC):
         summary: one line for --help.
         image: the folder in images/ it runs in.
         service: the compose service that does the work.
+        recorder: what records its telemetry, unless somebody says otherwise: a container for runs of hours.
         presets: named parameter sets; "acceptance" is used on GPUs and "smoke" on the CPU unless one is named.
     """
 
@@ -49,6 +53,7 @@ class Workload(ABC):
     summary: ClassVar[str]
     image: ClassVar[str]
     service: ClassVar[str]
+    recorder: ClassVar[Recorder] = "process"
     params_type: ClassVar[type[Params]]
     targets_type: ClassVar[type[Targets]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -76,6 +81,10 @@ class Workload(ABC):
         status: Status,
     ) -> Measurement:
         """Turn events into metrics. Must not raise on what events say."""
+
+    def intervals(self, events: Sequence[AnyEvent]) -> list[Interval]:  # noqa: ARG002 - for those that measure
+        """Return when it measured, for telemetry to be held against."""
+        return []
 
     def data_folders(self, params: Any) -> dict[str, str]:  # noqa: ARG002 - most have none
         """Return host folders to mount read-only: {path in the container: path on the host}."""

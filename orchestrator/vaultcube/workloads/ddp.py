@@ -11,6 +11,7 @@ from vaultcube.workloads import DeviceKind, Params, Targets, Workload
 
 if TYPE_CHECKING:
     from vaultcube.results.events import AnyEvent, Garbled
+    from vaultcube.results.intervals import Interval
     from vaultcube.results.judge import CheckSpec, Measurement
     from vaultcube.results.schema import Status
 
@@ -117,6 +118,12 @@ class Ddp(Workload):
         per_step = 5.0 if device == "cuda" else 60.0
         steps = params.max_warmup_steps + params.windows * params.steps_per_window
         return 600 + per_step * steps * (world_size + 1)
+
+    def intervals(self, events: Sequence[AnyEvent]) -> list[Interval]:
+        """Return the phases: every rank alone, then all together."""
+        from vaultcube.results.intervals import training_intervals
+
+        return training_intervals(events)
 
     def data_folders(self, params: DdpParams) -> dict[str, str]:
         """Return the image folder, if one is used."""
