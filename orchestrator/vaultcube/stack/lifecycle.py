@@ -31,6 +31,7 @@ from vaultcube.stack.override import OVERRIDE, compose_args, make_override, up_a
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.process import Finished
 from vaultcube.stack.signals import Stop
+from vaultcube.stack.telemetry import recording
 
 POLL_S = 0.2
 START_LIMIT_S = 120.0
@@ -73,10 +74,11 @@ class JobRun:
         since = f"{time.time():.3f}"
         try:
             self._write_plan()
-            self._up()
-            self._resolve()
-            others = self._others()
-            self._follow()
+            with recording(self.plan, self.directory):
+                self._up()
+                self._resolve()
+                others = self._others()
+                self._follow()
             disturbances = self._disturbances(others, since)
         except VaultCubeError as error:
             cause = error

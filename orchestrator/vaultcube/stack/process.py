@@ -114,6 +114,15 @@ class Child:
                 stop.check()
         raise CommandTimeoutError(self.argv, timeout)
 
+    def stop(self, grace_s: float = GRACE_S) -> Finished | None:
+        """Ask it to terminate, and return what it wrote; None when it did not within the grace and was killed."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            return self.result(timeout=grace_s)
+        except CommandTimeoutError:
+            return None
+
     def end(self, grace_s: float = GRACE_S) -> None:
         """Ask it to terminate, then kill it and all its children."""
         with suppress(ProcessLookupError):

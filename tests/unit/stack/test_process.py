@@ -208,3 +208,27 @@ def test_becoming_another_program_passes_on_its_output_and_status() -> None:
     code = "from vaultcube.stack.process import replace\nreplace(['sh', '-c', 'echo $A; exit 7'], {'A': 'became'})"
     seen = subprocess.run(python(code), capture_output=True, text=True, check=False)
     assert (seen.stdout, seen.returncode) == ("became\n", 7)
+
+
+def test_what_is_told_to_stop_says_its_last_words() -> None:
+    child = Child(["sh", "-c", "trap 'echo bye; echo why >&2; exit 3' TERM; echo ready; while :; do sleep 0.01; done"])
+    assert next(child.lines(Stop())) == "ready"
+    seen = child.stop()
+    assert seen is not None
+    assert (seen.returncode, seen.stdout, seen.stderr) == (3, "bye\n", "why\n")
+
+
+def test_what_has_ended_already_is_stopped_without_ado() -> None:
+    child = Child(["sh", "-c", "echo why >&2; exit 69"])
+    while child.running:
+        time.sleep(0.01)
+    seen = child.stop()
+    assert seen is not None
+    assert (seen.returncode, seen.stderr) == (69, "why\n")
+
+
+def test_what_does_not_stop_is_killed() -> None:
+    child = Child(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.01; done"])
+    assert next(child.lines(Stop())) == "ready"
+    assert child.stop(grace_s=0.3) is None
+    assert gone(child._process.pid)
