@@ -1,0 +1,214 @@
+"""A stand-in for the training framework, not for our programs: `python3 -m ddp` of the rig's image.
+
+The launcher, its command line and the measuring protocol are the real ones of images/pytorch and images/common. Only
+what PyTorch would do is not done: a step sleeps, nothing is summed, and GPUs are those that NVML lists. Times are real
+times. A step takes the seconds in the box's file `state/step_s` (read again before every step), else STEP_S.
+A GPU that stops answering fails the run, as it does a real one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddp import arch, launcher, machine, summary
+from ddp.outcome import CANNOT_RUN_HERE, Problem, say
+
+from common import windows
+from common.events import EventWriter, read_new
+
+if TYPE_CHECKING:
+    from ddp.params import Params
+
+STEP_S = 0.05
+STEP_FILE = Path("/run/vaultcube-rig/state/step_s")
+# What the real images' builds of PyTorch carry.
+ARCHITECTURES = {
+    "cu124": ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"],
+    "cu128": ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"],
+}
+# NVML's own numbers: GPU is lost, unknown error.
+GONE = (15, 999)
+
+
+class Nvml:
+    """The GPUs of this container, in NVML's order."""
+
+    def __init__(self) -> None:
+        """Load and start NVML.
+
+        Raises:
+            OSError: there is no library. Problem: it does not start (exit code 69).
+        """
+        self._lib = ctypes.CDLL("libnvidia-ml.so.1")
+        self._lib.nvmlErrorString.restype = ctypes.c_char_p
+        if status := self._lib.nvmlInit_v2():
+            raise Problem(
+                "cuda-unavailable",
+                f"the CUDA driver does not start ({self._word(status)})",
+                "see `nvidia-smi` on the host: the driver may have been updated under the running system",
+                CANNOT_RUN_HERE,
+            )
+
+    def count(self) -> int:
+        """Return how many GPUs there are."""
+        count = ctypes.c_uint()
+        self._lib.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        return count.value
+
+    def describe(self, index: int, architectures: list[str]) -> dict[str, Any]:
+        """Return the fields of a `device` event. Raises Problem when the GPU does not answer."""
+        uuid, name = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
+        major, minor, memory = ctypes.c_int(), ctypes.c_int(), (ctypes.c_ulonglong * 3)()
+        device = self._device(index)
+        self._ask(index, "nvmlDeviceGetUUID", device, uuid, ctypes.c_uint(len(uuid)))
+        self._ask(index, "nvmlDeviceGetName", device, name, ctypes.c_uint(len(name)))
+        self._ask(index, "nvmlDeviceGetCudaComputeCapability", device, ctypes.byref(major), ctypes.byref(minor))
+        self._ask(index, "nvmlDeviceGetMemoryInfo", device, memory)
+        return {
+            "device_index": index,
+            "name": name.value.decode(),
+            "uuid": uuid.value.decode(),
+            "compute_capability": arch.dotted((major.value, minor.value)),
+            "memory_bytes": memory[0],
+            "architectures": architectures,
+        }
+
+    def touch(self, index: int) -> None:
+        """Raise the problem of a GPU that no longer answers (exit code 70)."""
+        self._ask(index, "nvmlDeviceGetTemperature", self._device(index), 0, ctypes.byref(ctypes.c_uint()))
+
+    def _device(self, index: int) -> ctypes.c_void_p:
+        device = ctypes.c_void_p()
+        self._ask(index, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(device))
+        return device
+
+    def _ask(self, index: int, function: str, *args: Any) -> None:
+        status = getattr(self._lib, function)(*args)
+        if status in GONE:
+            raise Problem(
+                "device-failed",
+                f"GPU {index} no longer answers: {self._word(status)}",
+                "see the host's kernel log for NVRM and Xid lines",
+            )
+
+    def _word(self, status: int) -> str:
+        return bytes(self._lib.nvmlErrorString(status)).decode()
+
+
+def gpu_count() -> int:
+    """Return how many GPUs NVML lists, 0 without a driver. Raises Problem when it does not start (exit code 69)."""
+    try:
+        return Nvml().count()
+    except OSError:
+        return 0
+
+
+class Run:
+    """One run, all its ranks in this process: takes the place of the launcher's own, which starts torchrun."""
+
+    def __init__(self, params: Params, events: Path, scratch: Path) -> None:  # noqa: ARG002 - as the real one
+        self._params = params
+        self._path = events
+        self._writers = [EventWriter(events, rank) for rank in range(params.ranks)]
+        self._nvml = Nvml() if params.device == "cuda" else None
+        self._done = 0
+        self._due = 0.0
+
+    def go(self, signals: launcher._Signals) -> None:
+        """Write what ranks that train would write.
+
+        Raises:
+            Problem: the run was interrupted, cannot run here, or lost a GPU.
+        """
+        self._signals = signals
+        started, ranks = time.monotonic(), range(self._params.ranks)
+        flavour = os.environ.get("VAULTCUBE_FLAVOUR", "")
+        architectures = ARCHITECTURES.get(flavour, [])
+        absent = dict.fromkeys(("torch", "torchvision", "cuda", "cudnn", "nccl"))
+        self._writers[0].write("frameworks", versions=absent | {"stand-in": "1"})
+        for rank in ranks:
+            device = self._device(rank, architectures)
+            if self._nvml:
+                major, minor = (int(part) for part in device["compute_capability"].split("."))
+                arch.check(device["name"], (major, minor), architectures, self._params.precision, flavour)
+            self._writers[rank].write("device", **device)
+        for writer in self._writers:
+            writer.write("allreduce", backend="stand-in", correct=True, mismatches=0, sizes_bytes=[], elapsed_s=0.0)
+        for rank in ranks:
+            self._measure(rank)
+        self._measure(None)
+        for writer in self._writers:
+            elapsed_s = time.monotonic() - started
+            writer.write("finished", elapsed_s=elapsed_s, loss=1.0, memory_peak_bytes=None)
+
+    def table(self) -> list[str]:
+        """Return the lines of the table of what was measured."""
+        return summary.table(read_new(self._path, 0)[0])
+
+    def _device(self, rank: int, architectures: list[str]) -> dict[str, Any]:
+        if self._nvml:
+            return self._nvml.describe(rank, architectures)
+        return {"device_index": rank, "name": "stand-in", "uuid": None, "compute_capability": None}
+
+    def _measure(self, subject: int | None) -> None:
+        """Warm up, then time the windows: of rank `subject` alone, or (None) of all ranks."""
+        params = self._params
+        measured = list(range(params.ranks)) if subject is None else [subject]
+        speaker = self._writers[measured[0]]
+        about = {"phase": "all" if subject is None else "solo", "subject_rank": subject}
+
+        def step() -> None:
+            self._signals.check()
+            if self._nvml:
+                for rank in measured:
+                    self._nvml.touch(rank)
+            # Against a schedule: steps are even however late a sleep ends.
+            self._due += step_s()
+            time.sleep(max(0.0, self._due - time.monotonic()))
+
+        def sync() -> None:
+            self._due = time.monotonic()
+
+        def report(window: windows.Window) -> None:
+            samples = window.steps * params.batch_size
+            for rank in measured:
+                self._writers[rank].write(
+                    "window",
+                    **about,
+                    index=window.index,
+                    steps=window.steps,
+                    samples=samples,
+                    elapsed_s=window.elapsed_s,
+                )
+            self._progress(speaker)
+
+        speaker.write("phase", **about)
+        warmup = windows.warm_up(step, sync, min_steps=params.warmup_steps, max_steps=params.max_warmup_steps)
+        speaker.write("warmup", **about, steps=warmup.steps, plateau=warmup.plateau, step_time_s=warmup.step_time_s)
+        self._progress(speaker)
+        windows.measure(step, sync, windows=params.windows, steps=params.steps_per_window, report=report)
+
+    def _progress(self, speaker: EventWriter) -> None:
+        self._done += 1
+        total = (self._params.ranks + 1) * (self._params.windows + 1)
+        speaker.write("progress", done=self._done, total=total)
+        say(f"[{self._done}/{total}] stand-in")
+
+
+def step_s() -> float:
+    """Return how long a step takes, in seconds."""
+    try:
+        return float(STEP_FILE.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return STEP_S
+
+
+if __name__ == "__main__":
+    machine.gpu_count = gpu_count
+    launcher.Run = Run  # type: ignore[misc, assignment]
+    sys.exit(launcher.main(sys.argv[1:]))
