@@ -25,6 +25,7 @@ demo: ## set up, then measure this machine: vaultcube bench ddp
 	@scripts/setup.sh .venv/bin/vaultcube bench ddp
 
 test: ## set up, then the whole test suite with coverage
+	@scripts/rig.sh
 	@scripts/setup.sh .venv/bin/python -m pytest --cov --cov-report=term $(ARGS)
 
 test-unit: venv ## the tests that need no Docker

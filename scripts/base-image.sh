@@ -33,21 +33,8 @@ ensure_mmdebstrap() {
     command -v mmdebstrap >/dev/null 2>&1 || wanted+=(mmdebstrap)
     # Ubuntu does not carry Debian's keys by default.
     [ -e "$KEYRING" ] || wanted+=(debian-archive-keyring)
-    if [ "${#wanted[@]}" -eq 0 ]; then return; fi
-    if ! command -v apt-get >/dev/null 2>&1 || ! can_be_root; then
-        die "$EXIT_REFUSED" "$WANTED cannot be pulled, and making it needs: ${wanted[*]}" \
-            "sudo apt-get install ${wanted[*]}, or: docker load an image and set BASE_IMAGE to its name"
-    fi
-    say "installing ${wanted[*]} (makes a Debian root from packages)"
-    # The package lists may be empty (a fresh machine) or stale: fetch them once, when the first try fails.
-    install_quietly "${wanted[@]}" 2>/dev/null && return
-    as_root apt-get update -q >&2 || note "apt-get update was not clean; going on with what it has"
-    install_quietly "${wanted[@]}" >&2 || die 1 "apt could not install ${wanted[*]}" "see apt's own message above"
-}
-
-install_quietly() {
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-        -o DPkg::Lock::Timeout=300 "$@" >&2
+    ensure_packages "$WANTED cannot be pulled, and making it needs" \
+        "or: docker load an image and set BASE_IMAGE to its name" "${wanted[@]}"
 }
 
 # mirror_lines: apt lines for SUITE from the machine's own mirrors, or nothing (then mmdebstrap's

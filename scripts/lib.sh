@@ -100,6 +100,26 @@ as_root() {
     if is_root; then "$@"; else sudo -- "$@"; fi
 }
 
+# ensure_packages WHY ELSE PACKAGE...: install packages; without root or apt, say "WHY: packages" and what to do ("or: ...").
+ensure_packages() {
+    local why=$1 else=$2
+    shift 2
+    if [ "$#" -eq 0 ]; then return; fi
+    if ! command -v apt-get >/dev/null 2>&1 || ! can_be_root; then
+        die "$EXIT_REFUSED" "$why: $*" "sudo apt-get install $*${else:+, $else}"
+    fi
+    say "installing $*"
+    # The package lists may be empty (a fresh machine) or stale: fetch them once, when the first try fails.
+    install_quietly "$@" 2>/dev/null && return
+    as_root apt-get update -q >&2 || note "apt-get update was not clean; going on with what it has"
+    install_quietly "$@" >&2 || die 1 "apt could not install $*" "see apt's own message above"
+}
+
+install_quietly() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "$@" >&2
+}
+
 # source_files: the machine's apt source files, those that exist.
 source_files() {
     local etc=${APT_ETC:-/etc/apt} file
