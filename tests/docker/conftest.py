@@ -21,9 +21,9 @@ FAST = ["bench", "ddp", "--gpus", "none", "--model", "resnet18", "--batch-size",
 FAST += ["--steps-per-window", "1", "--warmup-steps", "1", "--max-warmup-steps", "1"]
 
 
-def docker(*args: str, check: bool = True, timeout: float = 120) -> str:
+def docker(*args: str, check: bool = True, timeout: float = 120, env: Mapping[str, str] | None = None) -> str:
     """Run the docker command and return its stdout."""
-    seen = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout, check=False)
+    seen = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout, env=env, check=False)
     if check and seen.returncode:
         raise AssertionError(f"docker {' '.join(args)}: {seen.stderr}")
     return seen.stdout.strip()
@@ -82,8 +82,8 @@ class Vaultcube:
         found = []
         for run in self.run_ids():
             label = f"label=com.docker.compose.project={run}"
-            found += docker("ps", "--all", "--quiet", "--filter", label).split()
-            found += docker("network", "ls", "--quiet", "--filter", label).split()
+            found += docker("ps", "--all", "--quiet", "--filter", label, env=self.environment()).split()
+            found += docker("network", "ls", "--quiet", "--filter", label, env=self.environment()).split()
         return found
 
 
