@@ -1,12 +1,11 @@
 """What NVML says, as plain values: one GPU, one GPU at one moment, two GPUs beside each other.
 
-Standard library only, and little of it: the recorder and `vaultcube gpus` pay for every import. `None` is what a card
-does not tell, never 0.
+Standard library only, and little of it: the recorder and `vaultcube gpus` pay for every import (`dataclasses` alone
+costs 10 ms). `None` is what a card does not tell, never 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 # Why NVML, or one GPU of it, does not answer.
@@ -33,8 +32,7 @@ class NvmlError(Exception):
         self.problem: Problem = problem
 
 
-@dataclass(frozen=True, slots=True)
-class GpuInfo:
+class GpuInfo(NamedTuple):
     """What does not change while a driver is loaded.
 
     Units are in the names; `memory_bus_bits` is the width of the memory bus. `index` is NVML's, in PCI bus order;
@@ -42,7 +40,7 @@ class GpuInfo:
     """
 
     uuid: str
-    index: int
+    index: int  # type: ignore[assignment] # nobody looks for a value's place in it
     name: str
     pci_bus_id: str
     compute_capability: str

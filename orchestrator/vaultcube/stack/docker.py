@@ -6,9 +6,8 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from vaultcube.errors import (
     BuildxMissingError,
@@ -36,8 +35,7 @@ QUICK_S = 30.0
 PROBE_S = 10.0
 
 
-@dataclass(frozen=True)
-class EngineInfo:
+class EngineInfo(NamedTuple):
     """Versions of the engine and of compose, and the names of the images of ours that it has."""
 
     engine: str
@@ -45,8 +43,7 @@ class EngineInfo:
     images: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class ImageInfo:
+class ImageInfo(NamedTuple):
     """A local image: its id, size in bytes, creation time (RFC 3339), labels and names."""
 
     id: str
@@ -56,8 +53,7 @@ class ImageInfo:
     tags: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """A container as `docker ps` lists it."""
 
     id: str
@@ -69,8 +65,7 @@ class Container:
     run_dir: str
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(NamedTuple):
     """How a container stands: running or not, exit code, killed for memory, and the image it ran."""
 
     id: str

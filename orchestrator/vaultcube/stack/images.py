@@ -59,7 +59,7 @@ class ImageRow:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {**asdict(self), "local": asdict(self.local) if self.local else None}
+        return {**asdict(self), "local": self.local._asdict() if self.local else None}
 
 
 def image_names() -> list[str]:

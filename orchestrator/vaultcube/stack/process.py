@@ -8,8 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 from vaultcube.stack.signals import Stop
 
@@ -24,8 +23,7 @@ class CommandTimeoutError(Exception):
         super().__init__(f"{' '.join(argv[:3])} did not answer within {seconds:g} s")
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """A command that ended: its argv, exit status, and what it wrote."""
 
     argv: tuple[str, ...]
