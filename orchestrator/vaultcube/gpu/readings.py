@@ -1,10 +1,8 @@
 """What NVML says, as plain values: one GPU, one GPU at one moment, two GPUs beside each other.
 
 Standard library only, and little of it: the recorder and `vaultcube gpus` pay for every import (`dataclasses` alone
-costs 10 ms). `None` is what a card does not tell, never 0.
+costs 10 ms; annotations kept as text would be compiled one by one: 2 ms). `None` is what a card does not tell, never 0.
 """
-
-from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
