@@ -73,7 +73,7 @@ class RigEngine(Engine):
         (self.folder / "bin").mkdir()
         (self.folder / "cdi").mkdir()
         if self.mode in {Mode.HOOK, Mode.BOTH}:
-            words = [f"PYTHONPATH={ROOT}", sys.executable, "-S", "-m", "tests.rig.hook", str(self.folder / "box")]
+            words = [f"PYTHONPATH={ROOT}", sys.executable, "-SB", "-m", "tests.rig.hook", str(self.folder / "box")]
             hook = self.folder / "bin" / HOOK
             hook.write_text(f'#!/bin/sh\nexec env {shlex.join(words)} "$@"\n')
             hook.chmod(0o755)
