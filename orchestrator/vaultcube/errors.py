@@ -157,6 +157,41 @@ class GpuUnavailableError(RefusedError):
     next_step = "Ask for fewer (--gpus), or run on the CPU with --gpus none."
 
 
+class GpuBusyError(RefusedError):
+    """A GPU that was asked for is held by somebody else."""
+
+    code = "gpu-busy"
+    summary = "a GPU that was asked for is held by another workload"
+    next_step = "Wait for it, choose free ones with --gpus, or add --share."
+
+
+class MigError(RefusedError):
+    """A GPU is cut into MIG devices; only whole GPUs are used."""
+
+    code = "gpu-mig"
+    summary = "a GPU has MIG enabled, and only whole GPUs can be used"
+    next_step = "Leave it out with --gpus, or make it whole again: sudo nvidia-smi -i INDEX -mig 0."
+
+
+class PinningError(RefusedError):
+    """The engine has no way to give GPUs to a container."""
+
+    code = "gpu-pinning"
+    summary = "the engine cannot give GPUs to a container: it offers neither CDI nor the NVIDIA hook"
+    next_step = (
+        "Install the NVIDIA Container Toolkit, then: "
+        "sudo nvidia-ctk runtime configure --runtime=docker --cdi.enabled && sudo systemctl restart docker"
+    )
+
+
+class ReservationError(RefusedError):
+    """The lock under which GPUs are chosen cannot be had."""
+
+    code = "gpu-reservation"
+    summary = "the lock under which GPUs are chosen cannot be had"
+    next_step = "See who holds it: sudo fuser -v /run/lock/vaultcube-gpus.lock"
+
+
 class FlavourError(RefusedError):
     """The image flavour has no code for a chosen GPU."""
 
