@@ -1,0 +1,107 @@
+"""Readers of what docker, the toolkit, the driver and /proc write. They take any text and never raise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from vaultcube.gpu.pinning import cdi_names, qualified
+from vaultcube.gpu.preflight.facts import CdiSpecs, Driver, Engine, HookConfig, Memlock, Unseen
+
+ACCEPT_ENVVAR: Final = "accept-nvidia-visible-devices-envvar-when-unprivileged"
+# The first engine that lists the CDI devices it found (API 1.50).
+LISTING_ENGINE: Final = (28, 2)
+# Bit of CAP_SYS_RESOURCE in the masks of /proc/PID/status: who has it may raise hard limits.
+CAP_SYS_RESOURCE: Final = 24
+# `uid_map` of a process that is in no user namespace of its own.
+INITIAL_NAMESPACE: Final = ["0", "0", "4294967295"]
+
+_VERSION = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})+")
+_MODULE = re.compile(r"^NVRM version:.*\bKernel Module\b.*?\s([0-9]{2,4}\.[0-9.]+)\s", re.MULTILINE)
+_MOUNTED = re.compile(r"/lib(?:cuda|nvidia-ml)\.so\.([0-9]{2,4}\.[0-9]+(?:\.[0-9]+)*)")
+_LOCKED = re.compile(r"^Max locked memory\s+\S+\s+(\S+)", re.MULTILINE)
+_CAPABILITIES = re.compile(r"^CapEff:\s+([0-9a-fA-F]{1,16})$", re.MULTILINE)
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """Return the first dotted version in a text as numbers; none is empty, and older than everything."""
+    found = _VERSION.search(text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
+
+
+def parse_engine(info: Any) -> Engine | Unseen:
+    """Read `docker info --format '{{json .}}'`. Newer engines say more: what is left out has its default."""
+    if not isinstance(info, Mapping) or not _text(info.get("ServerVersion")):
+        return Unseen("docker info does not name the engine's version")
+    listed = info.get("DiscoveredDevices")
+    devices = None if listed is None else _devices(listed)
+    # An engine that lists none leaves the field out.
+    if devices is None and version_of(_text(info.get("ServerVersion"))) >= LISTING_ENGINE:
+        devices = frozenset()
+    return Engine(
+        version=_text(info["ServerVersion"]),
+        root_dir=_text(info.get("DockerRootDir")),
+        runtimes=frozenset(_texts(info.get("Runtimes"))),
+        default_runtime=_text(info.get("DefaultRuntime")),
+        cgroup_driver=_text(info.get("CgroupDriver")),
+        cdi_dirs=tuple(_texts(info.get("CDISpecDirs"))),
+        cdi_devices=devices,
+        rootless=any("rootless" in one for one in _texts(info.get("SecurityOptions"))),
+    )
+
+
+def parse_toolkit_version(text: str) -> str | None:
+    """Read `nvidia-ctk --version`: `NVIDIA Container Toolkit CLI version 1.17.8`."""
+    found = re.search(r"version\s+v?([0-9]+\.[0-9]+\.[0-9]+\S*)", text)
+    return found[1] if found else None
+
+
+def parse_hook_config(path: str, text: str) -> HookConfig:
+    """Read the toolkit's config.toml. Without the entry the toolkit takes true."""
+    import tomllib
+
+    try:
+        value = tomllib.loads(text).get(ACCEPT_ENVVAR, True)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return HookConfig(path, accepts_envvar=True, broken=f"not valid TOML: {error}")
+    if not isinstance(value, bool):
+        return HookConfig(path, accepts_envvar=True, broken=f"{ACCEPT_ENVVAR} is neither true nor false")
+    return HookConfig(path, accepts_envvar=value)
+
+
+def parse_cdi_spec(path: str, text: str) -> CdiSpecs:
+    """Read a CDI specification, YAML or JSON: the GPUs' names, and which driver's libraries it mounts."""
+    names = cdi_names(text)
+    return CdiSpecs(names, (path,), frozenset(_MOUNTED.findall(text))) if names else CdiSpecs(frozenset())
+
+
+def parse_driver(text: str) -> Driver | None:
+    """Read /proc/driver/nvidia/version; None when it names no module."""
+    found = _MODULE.search(text)
+    return Driver(found[1], "Open Kernel Module" in found[0]) if found else None
+
+
+def parse_memlock(limits: str, status: str, uid_map: str) -> Memlock | None:
+    """Read /proc/PID/limits, status and uid_map; None when the limit is not among them."""
+    found = _LOCKED.search(limits)
+    if not found or not (found[1] == "unlimited" or found[1].isdecimal()):
+        return None
+    mask = _CAPABILITIES.search(status)
+    able = bool(mask and int(mask[1], 16) >> CAP_SYS_RESOURCE & 1)
+    # The capability counts only where the engine is in no user namespace of its own.
+    may_raise = able and uid_map.split() == INITIAL_NAMESPACE
+    return Memlock(None if found[1] == "unlimited" else int(found[1]), may_raise)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | Mapping) else []
+
+
+def _devices(listed: Any) -> frozenset[str]:
+    found = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    return qualified([{key: _text(one.get(key)) for key in ("Source", "ID")} for one in found])
