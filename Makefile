@@ -9,7 +9,7 @@ export PYTHON ?=
 # `make test ARGS="-k plan -x"`: what the tool of the target gets besides.
 ARGS ?=
 
-.PHONY: help setup venv demo test test-unit lint format locks bench schemas wheel clean
+.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas wheel clean
 
 help: ## list the targets
 	@printf 'Vault Cube. Start with: make demo\n\n'
@@ -30,6 +30,10 @@ test: ## set up, then the whole test suite with coverage
 
 test-unit: venv ## the tests that need no Docker
 	@.venv/bin/python -m pytest tests/unit $(ARGS)
+
+rig: venv ## a shell on a simulated GPU machine: PROFILE=2x4090 make rig
+	@scripts/engine.sh
+	@BASE_IMAGE=$$(scripts/base-image.sh) .venv/bin/python -m tests.rig.shell $(ARGS)
 
 lint: venv ## every static check
 	@scripts/lint.sh

@@ -82,9 +82,12 @@ def list_gpus(box: Path) -> dict[str, str]:
         raise Refused(NO_LIBRARY)
     env = {"LD_LIBRARY_PATH": str(box / "lib"), "VAULTCUBE_RIG": str(box), "PATH": "/usr/bin:/bin"}
     seen = subprocess.run([str(smi), "-L"], env=env, capture_output=True, text=True, timeout=10, check=False)
-    if seen.returncode and "No devices" not in seen.stdout + seen.stderr:
-        why = (seen.stdout + seen.stderr).strip().removeprefix("Failed to initialize NVML: ")
-        raise Refused(f"initialization error: nvml error: {why[:1].lower()}{why[1:]}")
+    told = (seen.stdout + seen.stderr).strip()
+    if seen.returncode and "No devices" not in told:
+        start, _, why = told.partition("Failed to initialize NVML: ")
+        # One GPU that does not answer stops every container, whichever it asks for.
+        kind = "detection error" if start or not why else "initialization error"
+        raise Refused(f"{kind}: nvml error: {(why or 'unknown error').splitlines()[0].lower()}")
     return dict(LISTED.findall(seen.stdout))
 
 

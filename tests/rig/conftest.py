@@ -1,0 +1,84 @@
+"""Tests on a simulated machine: a box of its own for every test, and engines that put it into containers.
+
+The engines start once a session, each with the stand-in image; a test gets its engine empty, with its own box in it.
+What is missing on this machine fails the tests: skipped is not tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.docker.conftest import Vaultcube
+from tests.rig import images
+from tests.rig.box import Box
+from tests.rig.engine import Mode, RigEngine, RigError
+
+Engines = Callable[[Mode], RigEngine]
+
+
+@pytest.fixture
+def box(tmp_path: Path, request: pytest.FixtureRequest) -> Box:
+    """Return a simulated machine: 4x5090, or `@pytest.mark.parametrize("box", ["2x4090"], indirect=True)`."""
+    return Box(tmp_path / "box", getattr(request, "param", "4x5090"))
+
+
+@pytest.fixture
+def vaultcube(tmp_path: Path, box: Box) -> Iterator[Vaultcube]:
+    """Return the command in the box, and check after the test that it left nothing running."""
+    cube = Vaultcube(tmp_path / "runs", env=box.env())
+    yield cube
+    cube.close()
+    left = cube.left_behind()
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    """Return a function that starts the engine of a mode, the first time it is asked for."""
+    started: dict[Mode, RigEngine] = {}
+    with contextlib.ExitStack() as stack:
+
+        def get(mode: Mode) -> RigEngine:
+            if mode not in started:
+                try:
+                    engine = stack.enter_context(RigEngine(mode))
+                    images.load(engine)
+                except RigError as error:
+                    pytest.fail(str(error))
+                started[mode] = engine
+            return started[mode]
+
+        yield get
+
+
+def _with(box: Box, vaultcube: Vaultcube, engine: RigEngine) -> RigEngine:
+    engine.use(box)
+    vaultcube.env["DOCKER_HOST"] = engine.host
+    return engine
+
+
+@pytest.fixture
+def rig_hook(engines: Engines, box: Box, vaultcube: Vaultcube) -> RigEngine:
+    """Return an engine with the classic driver; `vaultcube` uses it."""
+    return _with(box, vaultcube, engines(Mode.HOOK))
+
+
+@pytest.fixture
+def rig_cdi(engines: Engines, box: Box, vaultcube: Vaultcube) -> RigEngine:
+    """Return an engine with CDI and no hook; `vaultcube` uses it."""
+    return _with(box, vaultcube, engines(Mode.CDI))
+
+
+@pytest.fixture
+def rig_both(engines: Engines, box: Box, vaultcube: Vaultcube) -> RigEngine:
+    """Return an engine with both ways to GPUs; `vaultcube` uses it."""
+    return _with(box, vaultcube, engines(Mode.BOTH))
+
+
+@pytest.fixture
+def rig_neither(engines: Engines, box: Box, vaultcube: Vaultcube) -> RigEngine:
+    """Return an engine without the NVIDIA Container Toolkit; `vaultcube` uses it."""
+    return _with(box, vaultcube, engines(Mode.NEITHER))
