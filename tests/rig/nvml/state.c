@@ -256,6 +256,18 @@ static nvmlReturn_t hand_out(unsigned gpu, nvmlDevice_t *device) {
     return NVML_SUCCESS;
 }
 
+/* Where a GPU sits whose handle cannot be had: the real nvidia-smi knows, and ours asks here. */
+nvmlReturn_t vaultcube_rig_bus_id(unsigned index, char *out, unsigned length) {
+    pthread_mutex_lock(&lock);
+    nvmlReturn_t status = ready();
+    if (!status) {
+        status = index < visible_count ? copy_text(&current->gpus[visible[index]].texts[GPU_TEXT_bus_id], out, length)
+                                       : NVML_ERROR_INVALID_ARGUMENT;
+    }
+    pthread_mutex_unlock(&lock);
+    return status;
+}
+
 nvmlReturn_t rig_by_index(unsigned index, nvmlDevice_t *device) {
     pthread_mutex_lock(&lock);
     nvmlReturn_t status = ready();
