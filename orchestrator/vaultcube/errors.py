@@ -200,6 +200,14 @@ class FlavourError(RefusedError):
     next_step = "Leave --flavour at auto."
 
 
+class PreflightError(RefusedError):
+    """A check of the machine failed."""
+
+    code = "preflight"
+    summary = "a check of the machine failed: what was asked for cannot work, or not as it should"
+    next_step = "See every check with `vaultcube doctor`."
+
+
 class BaseImageError(RefusedError):
     """The base image is not there and cannot be pulled."""
 

@@ -25,6 +25,7 @@ _CHUNK_BYTES: Final = 1 << 16
 # More in one poll would keep a storm of messages from ever letting go of its reader.
 _POLL_RECORDS: Final = 5000
 _KERNEL_FACILITY: Final = 0
+_BANNER: Final = re.compile(r"(?:^|\] )Linux version [0-9]")
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -40,13 +41,14 @@ class KernelLog:
 
     Args:
         environ: where `VAULTCUBE_KERNEL_LOG` is looked up.
+        whole: begin with the oldest message that is still there.
 
     Attributes:
         path: what is followed, or None.
         reason: why nothing is, or None.
     """
 
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, environ: Mapping[str, str] = os.environ, *, whole: bool = False) -> None:
         self.path: str | None = None
         self.reason: str | None = None
         self._fd = -1
@@ -56,7 +58,7 @@ class KernelLog:
         reasons = []
         for path in (named,) if named else (DEVICE, SYSLOG):
             try:
-                self._open(path, from_start=False)
+                self._open(path, from_start=whole)
             except OSError as error:
                 reasons.append(f"{path}: {error.strerror}")
             else:
@@ -133,6 +135,20 @@ class KernelLog:
             # A line without an end is no message.
             self._rest = self._rest[-_CHUNK_BYTES:]
         return _messages(lines)
+
+
+def since_boot(environ: Mapping[str, str] = os.environ) -> tuple[list[str], str | None]:
+    """Return the kernel's messages since it was booted, as far back as they are kept, or none and why."""
+    log = KernelLog(environ, whole=True)
+    messages: list[str] = []
+    try:
+        while batch := log.poll().messages:
+            messages += batch
+    finally:
+        log.close()
+    # A syslog file holds earlier boots too; each begins with the kernel naming itself.
+    boot = max((at for at, text in enumerate(messages) if _BANNER.search(text)), default=0)
+    return messages[boot:], log.reason
 
 
 def _messages(lines: list[bytes]) -> list[str]:
