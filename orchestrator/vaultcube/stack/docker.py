@@ -25,6 +25,8 @@ from vaultcube.stack.signals import Stop
 LABEL_RUN = "io.vaultcube.run"
 LABEL_WORKLOAD = "io.vaultcube.workload"
 LABEL_DIR = "io.vaultcube.run-dir"
+# The states of a container that has its devices, or will have them without anybody asking again.
+LIVE = ("created", "running", "paused", "restarting")
 
 # 2.24.4 is the first with working `!override` and `!reset`.
 COMPOSE_FLOOR = (2, 24, 4)
@@ -202,12 +204,22 @@ class Docker:
 
     def exits(self, ids: Sequence[str]) -> list[Exit]:
         """Return how containers stand; those that are gone are left out."""
+        return [_exit(raw) for raw in self._inspect(ids)]
+
+    def live(self) -> list[dict[str, Any]]:
+        """Return `docker inspect` of every container that runs or may be about to, whoever made it."""
+        states = [word for state in LIVE for word in ("--filter", f"status={state}")]
+        return self._inspect(self.ask(["ps", "--quiet", "--no-trunc", *states]).split())
+
+    def _inspect(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return `docker inspect` of containers; those that are gone are left out."""
         if not ids:
             return []
         seen = self.call(["inspect", "--type", "container", *ids])
         if not seen.ok and "no such" not in seen.stderr.lower():
             raise diagnose(seen)
-        return [_exit(raw) for raw in json.loads(seen.stdout or "[]")]
+        found: list[dict[str, Any]] = json.loads(seen.stdout or "[]")
+        return found
 
     def become_logs(self, project: str, *, follow: bool) -> None:
         """Become `docker compose logs` of a project; does not return."""
