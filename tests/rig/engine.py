@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from tests.docker.engines import Engine
-from tests.rig import cdi
+from tests.rig import cdi, rlimits
 
 if TYPE_CHECKING:
     from tests.rig.box import Box
@@ -73,10 +73,16 @@ class RigEngine(Engine):
         (self.folder / "bin").mkdir()
         (self.folder / "cdi").mkdir()
         if self.mode in {Mode.HOOK, Mode.BOTH}:
-            words = [f"PYTHONPATH={ROOT}", sys.executable, "-SB", "-m", "tests.rig.hook", str(self.folder / "box")]
-            hook = self.folder / "bin" / HOOK
-            hook.write_text(f'#!/bin/sh\nexec env {shlex.join(words)} "$@"\n')
-            hook.chmod(0o755)
+            self._program(HOOK, f'exec {_python("hook")} {shlex.quote(str(self.folder / "box"))} "$@"')
+        if not rlimits.may_raise():
+            runc = shutil.which("runc") or "runc"
+            limit = f'case " $* " in *" create "* | *" exec "*) {_python("rlimits")} "$@" ;; esac'
+            self._program("runc", f'{limit}\nexec {shlex.quote(runc)} "$@"')
+
+    def _program(self, name: str, script: str) -> None:
+        file = self.folder / "bin" / name
+        file.write_text(f"#!/bin/sh\n{script}\n")
+        file.chmod(0o755)
 
     @property
     def _cdi(self) -> bool:
@@ -119,6 +125,11 @@ class RigEngine(Engine):
             self.docker("rm", "--force", *containers)
         if networks := self.docker("network", "ls", "--quiet", "--filter", "type=custom").stdout.split():
             self.docker("network", "rm", *networks)
+
+
+def _python(module: str) -> str:
+    """Return the shell's words for a module of the rig, run by this interpreter wherever it is called from."""
+    return shlex.join(["env", f"PYTHONPATH={ROOT}", sys.executable, "-SB", "-m", f"tests.rig.{module}"])
 
 
 def check_machine() -> None:

@@ -1,6 +1,6 @@
 """The stand-in for the PyTorch image: built and kept on this machine's own engine, loaded into the rig's.
 
-It answers to the names of the real images, and only in the rig's engine; tests/rig/images/standin.py says what it does.
+It answers to the names of the real images, and only in the rig's engine; tests/rig/standin/program.py says what it does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = "vaultcube/pytorch"
 KEPT = "vaultcube-rig/standin"
 PYTHON = "vaultcube-rig/python"
 BASES = ("vaultcube/base:bookworm", "debian:bookworm-slim")
-HERE = Path(__file__).parent / "images"
+HERE = Path(__file__).parent / "standin"
 SOURCES = (HERE, ROOT / "images/common", ROOT / "images/pytorch/ddp")
 BUILD_LIMIT_S = 600
 
