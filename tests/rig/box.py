@@ -88,7 +88,7 @@ class Box(Store):
             IndexError: there is no such GPU.
         """
         with self.edit() as scenario:
-            scenario.gpus[index].set(**values)
+            scenario.gpu(index).set(**values)
 
     def add_process(
         self,
@@ -103,12 +103,12 @@ class Box(Store):
         """Let a process use a GPU; its memory comes on top of what is used already."""
         with self.edit() as scenario:
             process = Process(kind, pid, memory_bytes, sm_percent, memory_percent)
-            scenario.gpus[index].processes.append(process)
+            scenario.gpu(index).processes.append(process)
 
     def clear_processes(self, index: int) -> None:
         """Take all processes off a GPU."""
         with self.edit() as scenario:
-            scenario.gpus[index].processes.clear()
+            scenario.gpu(index).processes.clear()
 
     def load(self, *indices: int) -> None:
         """Let GPUs work as hard as they can; without an index, all of them."""
@@ -121,7 +121,7 @@ class Box(Store):
     def _sensors(self, indices: Iterable[int], *, load: bool) -> None:
         with self.edit() as scenario:
             for index in list(indices) or range(len(scenario.gpus)):
-                scenario.gpus[index].set(**profiles.sensors(self.layout.card, load=load))
+                scenario.gpu(index).set(**self.layout.card.sensors(load=load))
 
     def kmsg(self, text: str, priority: int = INFO) -> None:
         """Write a line into the kernel log."""
@@ -132,7 +132,7 @@ class Box(Store):
     def xid(self, index: int, code: int, text: str = "", *, log: bool = True, event: bool = True) -> None:
         """Report an Xid, in the kernel log and as an NVML event; each can miss what the other has."""
         with self.edit() as scenario:
-            gpu = scenario.gpus[index]
+            gpu = scenario.gpu(index)
             if event:
                 _add_event(scenario, index, code)
         if log:
@@ -142,7 +142,7 @@ class Box(Store):
     def lose(self, index: int, *, xid: bool = True) -> None:
         """Let a GPU fall off the bus, with an Xid 79 or, as also happens, without any."""
         with self.edit() as scenario:
-            gpu = scenario.gpus[index]
+            gpu = scenario.gpu(index)
             gpu.set(lost=1)
             if xid:
                 _add_event(scenario, index, FALLEN)
@@ -151,7 +151,7 @@ class Box(Store):
     def aer_storm(self, index: int, lines: int) -> None:
         """Let the port above a GPU report corrected PCIe errors, so many lines of them."""
         with self.edit() as scenario:
-            gpu = scenario.gpus[index]
+            gpu = scenario.gpu(index)
         port, address = _port(gpu), f"{kernel_bus_id(gpu)}.0"
         device = f"[10de:{gpu.number('pci_device_id') >> 16:04x}]"
         report = f"pcieport {port}: AER: Corrected error received: {address}"
@@ -174,8 +174,8 @@ class Box(Store):
 
     def _throttle(self, index: int, reasons: int, divisor: int) -> None:
         with self.edit() as scenario:
-            gpu = scenario.gpus[index]
-            gpu.set(**profiles.sensors(self.layout.card, load=True))
+            gpu = scenario.gpu(index)
+            gpu.set(**self.layout.card.sensors(load=True))
             gpu.set(reasons=gpu.number("reasons") | reasons)
             for key in ("clock_sm_mhz", "clock_graphics_mhz", "power_mw"):
                 gpu.set(**{key: gpu.number(key) // divisor})
@@ -224,7 +224,7 @@ class Box(Store):
                 **{key: scenario.system[key] for key in kept if key in scenario.system},
             }
             for gpu, fresh in zip(scenario.gpus, healthy.gpus, strict=True):
-                _heal(gpu, fresh, profiles.sensors(self.layout.card, load=gpu.number("load") == 1))
+                _heal(gpu, fresh, self.layout.card.sensors(load=gpu.number("load") == 1))
 
 
 def _heal(gpu: SimGpu, fresh: SimGpu, sensors: dict[str, Value]) -> None:

@@ -103,6 +103,16 @@ class Scenario:
             _check(key, value, SYSTEM_NUMBERS, SYSTEM_TEXTS)
             _put(self.system, key, value)
 
+    def gpu(self, index: int) -> SimGpu:
+        """Return a GPU.
+
+        Raises:
+            IndexError: there is no such GPU.
+        """
+        if not 0 <= index < len(self.gpus):
+            raise IndexError(f"there is no GPU {index}: the box has {len(self.gpus)}, counted from 0")
+        return self.gpus[index]
+
     def render(self) -> str:
         """Return the file's text."""
         return "\n".join(self._lines()) + "\n"
