@@ -44,7 +44,7 @@ def _check(code: str, judge: Callable[[Facts], Judged], needs: str, start: Start
 
 # Whether there are GPUs to look at.
 _GPUS: Final = "nvml pci"
-_WAY: Final = f"{_GPUS} engine cdi toolkit"
+_WAY: Final = f"{_GPUS} engine offers cdi toolkit"
 
 CHECKS: Final = (
     _check("docker", engine.docker, f"engine {_GPUS}"),

@@ -6,7 +6,7 @@ from typing import Final
 
 from vaultcube.errors import PinningError
 from vaultcube.gpu.pinning import GENERATE, HOOK, Pinning, PinningFacts, choose_pinning
-from vaultcube.gpu.preflight.facts import CdiSpecs, Engine, Facts, Nvml, Toolkit, Unseen
+from vaultcube.gpu.preflight.facts import Engine, Facts, Nvml, Toolkit, Unseen
 from vaultcube.gpu.preflight.judged import Judged, Looked, absence, fail, good, looked_at, named, unavailable, warn
 from vaultcube.gpu.preflight.parse import ACCEPT_ENVVAR, version_of
 
@@ -23,20 +23,10 @@ INSTALL: Final = "Install the NVIDIA Container Toolkit (package nvidia-container
 ENABLE_CDI: Final = 'set "features": {"cdi": true} in /etc/docker/daemon.json and restart docker'
 
 
-def pinning_facts(facts: Facts) -> PinningFacts | Unseen:
-    """Return what `choose_pinning` decides by."""
-    if isinstance(facts.engine, Unseen):
-        return facts.engine
-    names = facts.cdi.names if isinstance(facts.cdi, CdiSpecs) else frozenset[str]()
-    hook = isinstance(facts.toolkit, Toolkit) and facts.toolkit.hook is not None
-    return PinningFacts(names if facts.engine.cdi_dirs else None, hook)
-
-
 def pinned(facts: Facts, gpus: list[Looked]) -> Pinning | None:
     """Return how these GPUs would be pinned, or None where they cannot be."""
-    known = pinning_facts(facts)
     try:
-        return None if isinstance(known, Unseen) else choose_pinning(known, [one.info for one in gpus])
+        return None if isinstance(facts.offers, Unseen) else choose_pinning(facts.offers, [one.info for one in gpus])
     except PinningError:
         return None
 
@@ -51,8 +41,8 @@ def toolkit(facts: Facts) -> Judged:
     ways = [f"the hook {tools.hook}"] if tools.hook else []
     if isinstance(engine, Engine):
         ways += ["the engine's runtime nvidia"] if "nvidia" in engine.runtimes else []
-        if engine.cdi_dirs and isinstance(facts.cdi, CdiSpecs) and facts.cdi.names:
-            ways.append(f"{len(facts.cdi.names)} CDI devices")
+    if isinstance(facts.offers, PinningFacts) and facts.offers.cdi:
+        ways.append(f"{len(facts.offers.cdi)} CDI devices")
     if ways and tools.version:
         return good(f"nvidia-ctk {tools.version}; {', '.join(ways)}")
     if ways:
@@ -85,17 +75,15 @@ def cdi_devices(facts: Facts) -> Judged:
     found = looked_at(facts)
     if isinstance(found, Judged):
         return found
-    engine, specs = facts.engine, facts.cdi
-    if isinstance(engine, Unseen):
+    offers, specs = facts.offers, facts.cdi
+    if isinstance(offers, Unseen) or isinstance(specs, Unseen):
         return unavailable("no engine answers (see docker)")
-    if isinstance(specs, Unseen):
-        return unavailable(specs)
-    if not engine.cdi_dirs:
+    if offers.cdi is None:
         return warn("the engine does no CDI", f"With Docker Engine 25 or newer, {ENABLE_CDI}; then {GENERATE}")
-    where = ", ".join(specs.files) or "what the engine found in " + ", ".join(engine.cdi_dirs)
-    if not specs.names:
-        return warn(f"there is no CDI device for a GPU in {', '.join(engine.cdi_dirs)}", GENERATE)
-    stale = _stale(facts, found, specs)
+    where = ", ".join(specs.files) or "the engine's CDI"
+    if not offers.cdi:
+        return warn("the engine finds no CDI device of a GPU", GENERATE)
+    stale = _stale(facts, found, offers.cdi, specs.drivers)
     if not stale:
         return good(f"{named(one.info.index for one in found)} in {where}")
     # With CDI the container would not start, or start with a library that does not fit.
@@ -104,9 +92,9 @@ def cdi_devices(facts: Facts) -> Judged:
     return judge(f"{where} is out of date: {stale}", f"Make it anew: {GENERATE}")
 
 
-def _stale(facts: Facts, found: list[Looked], specs: CdiSpecs) -> str:
+def _stale(facts: Facts, found: list[Looked], names: frozenset[str], drivers: frozenset[str]) -> str:
     """Return what a specification has that is no longer so, or nothing."""
-    by_uuid = {name for name in specs.names if name.startswith("GPU-")}
+    by_uuid = {name for name in names if name.startswith("GPU-")}
     here = {gpu.uuid for gpu in facts.nvml.gpus} if isinstance(facts.nvml, Nvml) else set[str]()
     lacking = [one.info.index for one in found if by_uuid and one.info.uuid not in by_uuid]
     gone = sorted(by_uuid - here)
@@ -115,8 +103,8 @@ def _stale(facts: Facts, found: list[Looked], specs: CdiSpecs) -> str:
         [f"it names {gone[0]}, which is not here" + (f", and {len(gone) - 1} more" if gone[1:] else "")] if gone else []
     )
     driver = facts.nvml.driver if isinstance(facts.nvml, Nvml) else ""
-    if specs.drivers and driver not in specs.drivers:
-        said.append(f"it mounts the libraries of driver {', '.join(sorted(specs.drivers))}, and {driver} is loaded")
+    if drivers and driver not in drivers:
+        said.append(f"it mounts the libraries of driver {', '.join(sorted(drivers))}, and {driver} is loaded")
     return "; ".join(said)
 
 
@@ -125,11 +113,10 @@ def pinning(facts: Facts) -> Judged:
     found = looked_at(facts)
     if isinstance(found, Judged):
         return found
-    known = pinning_facts(facts)
-    if isinstance(known, Unseen):
+    if isinstance(facts.offers, Unseen):
         return unavailable("no engine answers (see docker)")
     try:
-        return good(choose_pinning(known, [one.info for one in found]).reason)
+        return good(choose_pinning(facts.offers, [one.info for one in found]).reason)
     except PinningError as error:
         return fail(error.message, error.next_step)
 

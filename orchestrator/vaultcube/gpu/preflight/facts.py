@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from vaultcube.gpu.pinning import PinningFacts
 from vaultcube.gpu.readings import GpuInfo, Problem, Reading
 from vaultcube.gpu.selection import GpuRequest
 from vaultcube.gpu.xid import Fault
@@ -59,7 +60,7 @@ class Engine(NamedTuple):
     """The Docker engine as `docker info` describes it.
 
     `cdi_dirs` is empty where the engine does no CDI. `cdi_devices` are the GPUs' names among those that it found, without
-    the kind; None where it does not list them (before 28.2).
+    the kind; None where it lists none (before 28.2 no engine does).
     """
 
     version: str
@@ -96,17 +97,17 @@ class HookConfig(NamedTuple):
 
 
 class CdiSpecs(NamedTuple):
-    """The CDI devices of kind nvidia.com/gpu.
+    """The CDI specifications of GPUs in the engine's folders: the files, and the drivers whose libraries they mount."""
 
-    Attributes:
-        names: of the devices, without the kind.
-        files: the specifications that were read.
-        drivers: the driver versions whose libraries they mount.
-    """
-
-    names: frozenset[str]
     files: tuple[str, ...] = ()
     drivers: frozenset[str] = frozenset()
+
+
+class Holders(NamedTuple):
+    """UUID and a phrase for each who holds that GPU, and what of it could not be found out."""
+
+    by_gpu: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Driver(NamedTuple):
@@ -161,14 +162,14 @@ class Facts:
     results_disk: Disk | Unseen = NOT_ASKED
     toolkit: Toolkit | Unseen = NOT_ASKED
     hook_config: HookConfig | Unseen = NOT_ASKED
+    offers: PinningFacts | Unseen = NOT_ASKED
     cdi: CdiSpecs | Unseen = NOT_ASKED
     driver: Driver | Unseen = NOT_ASKED
     nouveau: bool | Unseen = NOT_ASKED
     secure_boot: bool | Unseen = NOT_ASKED
     pci: tuple[PciGpu, ...] | Unseen = NOT_ASKED
     nvml: Nvml | Unseen = NOT_ASKED
-    # UUID, and who holds that GPU, a phrase each.
-    holders: tuple[tuple[str, tuple[str, ...]], ...] | Unseen = NOT_ASKED
+    holders: Holders | Unseen = NOT_ASKED
     memory: Memory | Unseen = NOT_ASKED
     memlock: Memlock | Unseen = NOT_ASKED
     ports: tuple[Port, ...] | Unseen = NOT_ASKED

@@ -181,9 +181,9 @@ def gpu_processes(facts: Facts) -> Judged:
         return found
     if isinstance(facts.holders, Unseen):
         return unavailable(facts.holders)
-    holders = dict(facts.holders)
+    holders = dict(facts.holders.by_gpu)
     held = [(one.info.index, ", ".join(holders.get(one.info.uuid, ()))) for one in found]
     held = [(index, text) for index, text in held if text]
     if held:
         return warn(each(held), "Wait for it or stop it; --share runs beside it, and measures nothing worth having.")
-    return good("nobody is on them")
+    return unavailable("; ".join(facts.holders.notes)) if facts.holders.notes else good("nobody is on them")

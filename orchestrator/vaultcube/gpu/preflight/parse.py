@@ -6,12 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vaultcube.gpu.pinning import cdi_names, qualified
-from vaultcube.gpu.preflight.facts import CdiSpecs, Driver, Engine, HookConfig, Memlock, Unseen
+from vaultcube.gpu.pinning import qualified
+from vaultcube.gpu.preflight.facts import Driver, Engine, HookConfig, Memlock, Unseen
 
 ACCEPT_ENVVAR: Final = "accept-nvidia-visible-devices-envvar-when-unprivileged"
-# The first engine that lists the CDI devices it found (API 1.50).
-LISTING_ENGINE: Final = (28, 2)
 # Bit of CAP_SYS_RESOURCE in the masks of /proc/PID/status: who has it may raise hard limits.
 CAP_SYS_RESOURCE: Final = 24
 # `uid_map` of a process that is in no user namespace of its own.
@@ -35,10 +33,6 @@ def parse_engine(info: Any) -> Engine | Unseen:
     if not isinstance(info, Mapping) or not _text(info.get("ServerVersion")):
         return Unseen("docker info does not name the engine's version")
     listed = info.get("DiscoveredDevices")
-    devices = None if listed is None else _devices(listed)
-    # An engine that lists none leaves the field out.
-    if devices is None and version_of(_text(info.get("ServerVersion"))) >= LISTING_ENGINE:
-        devices = frozenset()
     return Engine(
         version=_text(info["ServerVersion"]),
         root_dir=_text(info.get("DockerRootDir")),
@@ -46,7 +40,7 @@ def parse_engine(info: Any) -> Engine | Unseen:
         default_runtime=_text(info.get("DefaultRuntime")),
         cgroup_driver=_text(info.get("CgroupDriver")),
         cdi_dirs=tuple(_texts(info.get("CDISpecDirs"))),
-        cdi_devices=devices,
+        cdi_devices=None if listed is None else _devices(listed),
         rootless=any("rootless" in one for one in _texts(info.get("SecurityOptions"))),
     )
 
@@ -70,10 +64,9 @@ def parse_hook_config(path: str, text: str) -> HookConfig:
     return HookConfig(path, accepts_envvar=value)
 
 
-def parse_cdi_spec(path: str, text: str) -> CdiSpecs:
-    """Read a CDI specification, YAML or JSON: the GPUs' names, and which driver's libraries it mounts."""
-    names = cdi_names(text)
-    return CdiSpecs(names, (path,), frozenset(_MOUNTED.findall(text))) if names else CdiSpecs(frozenset())
+def parse_cdi_drivers(text: str) -> frozenset[str]:
+    """Return the driver versions whose libraries a CDI specification mounts."""
+    return frozenset(_MOUNTED.findall(text))
 
 
 def parse_driver(text: str) -> Driver | None:
