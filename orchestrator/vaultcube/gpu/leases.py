@@ -2,10 +2,9 @@
 
 Sources: moby's daemon/nvidia_linux.go and daemon/devices.go (which request becomes which GPU), libnvidia-container's
 src/cli/common.c (the names a GPU answers to), nvidia-container-toolkit's internal/config/image (the variables).
-Standard library only, and little of it: `vaultcube gpus` pays for every import.
+Standard library only, and little of it: `vaultcube gpus` pays for every import. So annotations are no text here, and no
+expression is compiled before it is needed.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,11 +20,11 @@ _DRIVER_CAPABILITIES: Final = frozenset({"compute", "compat32", "graphics", "uti
 _KNOWN_CAPABILITIES: Final = _DRIVER_CAPABILITIES | {"gpu", "nvidia"}
 _DEFAULT_CAPABILITIES: Final = "compute,utility"
 
-_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
-_INDEX = re.compile(r"(?:gpu)?([0-9]{1,3})", re.IGNORECASE)
-_MIG_INDEX = re.compile(r"(?:mig)?([0-9]{1,3}):[0-9]{1,3}", re.IGNORECASE)
-_MIG_OF = re.compile(r"MIG-(GPU-[0-9a-f-]+)/", re.IGNORECASE)
-_PCI = re.compile(r"([0-9a-f]+):([0-9a-f]{2}):([0-9a-f]{2})\.0", re.IGNORECASE)
+_CONTAINER_ID: Final = r"[0-9a-f]{64}"
+_INDEX: Final = r"(?i:gpu)?([0-9]{1,3})"
+_MIG_INDEX: Final = r"(?i:mig)?([0-9]{1,3}):[0-9]{1,3}"
+_MIG_OF: Final = r"(?i)MIG-(GPU-[0-9a-f-]+)/"
+_PCI: Final = r"(?i)([0-9a-f]+):([0-9a-f]{2}):([0-9a-f]{2})\.0"
 
 
 class DeviceRequest(NamedTuple):
@@ -231,11 +230,11 @@ def _resolve(words: Iterable[str], gpus: Sequence[Card]) -> Lease:
 
 def _named(word: str, gpus: Sequence[Card]) -> list[str]:
     """Return the GPU that answers to an index, a UUID or the beginning of it, a PCI address, or one of its slices."""
-    if index := _INDEX.fullmatch(word) or _MIG_INDEX.fullmatch(word):
+    if index := re.fullmatch(_INDEX, word) or re.fullmatch(_MIG_INDEX, word):
         return [gpu.uuid for gpu in gpus if gpu.index == int(index[1])]
-    if address := _PCI.fullmatch(word):
+    if address := re.fullmatch(_PCI, word):
         return [gpu.uuid for gpu in gpus if _address(gpu.pci_bus_id) == _address(address[0])]
-    slice_of = _MIG_OF.match(word)
+    slice_of = re.match(_MIG_OF, word)
     start = (slice_of[1] if slice_of else word).lower()
     fitting = [gpu.uuid for gpu in gpus if start.startswith("gpu-") and gpu.uuid.lower().startswith(start)]
     # Older toolkits took the beginning of a UUID, when it was one GPU's only.
@@ -255,4 +254,4 @@ def container_of(cgroup: str, ids: Collection[str]) -> str | None:
             (`/docker/<id>`), all have the id in it; a container may make groups below its own.
         ids: the containers' ids, whole.
     """
-    return next((found for found in _CONTAINER_ID.findall(cgroup) if found in ids), None)
+    return next((found for found in re.findall(_CONTAINER_ID, cgroup) if found in ids), None)

@@ -1,10 +1,12 @@
-"""Who holds which GPU now: asks the engine for its containers and NVML for its processes. Nothing is stored."""
+"""Who holds which GPU now: asks the engine for its containers and NVML for its processes. Nothing is stored.
+
+`vaultcube gpus` pays for every import.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vaultcube.errors import RefusedError
@@ -12,12 +14,14 @@ from vaultcube.gpu.leases import LABEL_ROLE, Card, DeviceRequest, GpuContainer, 
 from vaultcube.stack.docker import LABEL_RUN, Docker
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from vaultcube.gpu.nvml import Nvml
     from vaultcube.gpu.readings import GpuProcess
 
-PROC: Final = Path("/proc")
+PROC: Final = "/proc"
 # A container that was made this long ago and never ran is one that failed to start: it holds nothing.
-STARTING: Final = timedelta(seconds=60)
+STARTING_S: Final = 60.0
 
 
 def read_leases(docker: Docker, nvml: Nvml, gpus: Sequence[Card]) -> Leases:
@@ -54,15 +58,16 @@ def live_containers(docker: Docker) -> list[GpuContainer]:
     Raises:
         VaultCubeError: the engine does not answer, or a stop was asked for.
     """
-    now = datetime.now(UTC)
-    return [parse_container(raw) for raw in docker.live() if not stale(raw, now)]
+    return [parse_container(raw) for raw in docker.live() if not stale(raw)]
 
 
-def stale(raw: Mapping[str, Any], now: datetime) -> bool:
+def stale(raw: Mapping[str, Any], now: datetime | None = None) -> bool:
     """Say whether a container was only created, and too long ago to be about to start."""
     if raw["State"]["Status"] != "created":
         return False
-    return now - datetime.fromisoformat(raw["Created"]) > STARTING
+    from datetime import UTC, datetime
+
+    return ((now or datetime.now(UTC)) - datetime.fromisoformat(raw["Created"])).total_seconds() > STARTING_S
 
 
 def parse_container(raw: Mapping[str, Any]) -> GpuContainer:
@@ -93,9 +98,20 @@ def parse_container(raw: Mapping[str, Any]) -> GpuContainer:
 
 
 def _put_together(gpus: Sequence[Card], containers: Sequence[GpuContainer], nvml: Nvml) -> Leases:
-    processes = {gpu.uuid: _processes(nvml, position) for position, gpu in enumerate(gpus)}
+    return put_together(gpus, containers, processes_of(nvml, gpus))
+
+
+def processes_of(nvml: Nvml, gpus: Sequence[Card]) -> dict[str, list[GpuProcess]]:
+    """Return the processes on GPUs, by UUID. The GPUs are those that `nvml.gpus` returned, or the same in that order."""
+    return {gpu.uuid: _processes(nvml, position) for position, gpu in enumerate(gpus)}
+
+
+def put_together(
+    gpus: Sequence[Card], containers: Sequence[GpuContainer], processes: Mapping[str, Sequence[GpuProcess]]
+) -> Leases:
+    """Return who holds which GPU, from what engine and NVML said."""
     pids = {one.pid for found in processes.values() for one in found if one.kind == "compute"}
-    names = {pid: _read(pid, "comm").strip() for pid in pids}
+    names = {pid: process_name(pid) or "" for pid in pids}
     return derive(gpus, _with_processes(containers, pids), processes, names)
 
 
@@ -103,7 +119,7 @@ def _processes(nvml: Nvml, position: int) -> list[GpuProcess]:
     """Return the processes on a GPU, without those that ended just now."""
     found = nvml.processes(position)
     # One that is not in /proc may be in another PID namespace: whether it is still there, NVML knows.
-    return found if all((PROC / str(one.pid)).exists() for one in found) else nvml.processes(position)
+    return found if all(os.path.exists(f"{PROC}/{one.pid}") for one in found) else nvml.processes(position)  # noqa: PTH110
 
 
 def _with_processes(containers: Sequence[GpuContainer], pids: Iterable[int]) -> list[GpuContainer]:
@@ -115,8 +131,15 @@ def _with_processes(containers: Sequence[GpuContainer], pids: Iterable[int]) -> 
     ]
 
 
+def process_name(pid: int) -> str | None:
+    """Return a process's name, without what could steer a terminal; None when it is not to be seen from here."""
+    told = _read(pid, "comm").strip()
+    return "".join(char if char.isprintable() else "?" for char in told) or None
+
+
 def _read(pid: int, name: str) -> str:
     try:
-        return (PROC / str(pid) / name).read_text(encoding="utf-8", errors="replace")
+        with open(f"{PROC}/{pid}/{name}", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - as imports go
+            return file.read()
     except OSError:
         return ""
