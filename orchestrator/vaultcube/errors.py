@@ -180,7 +180,7 @@ class PinningError(RefusedError):
     summary = "the engine cannot give GPUs to a container: it offers neither CDI nor the NVIDIA hook"
     next_step = (
         "Install the NVIDIA Container Toolkit, then: "
-        "sudo nvidia-ctk runtime configure --runtime=docker --cdi.enabled && sudo systemctl restart docker"
+        "sudo nvidia-ctk runtime configure --runtime=docker --cdi.enabled && sudo systemctl restart docker."
     )
 
 
@@ -189,7 +189,7 @@ class ReservationError(RefusedError):
 
     code = "gpu-reservation"
     summary = "the lock under which GPUs are chosen cannot be had"
-    next_step = "See who holds it: sudo fuser -v /run/lock/vaultcube-gpus.lock"
+    next_step = "See who holds it: sudo fuser -v /run/lock/vaultcube-gpus.lock."
 
 
 class FlavourError(RefusedError):

@@ -114,6 +114,7 @@ def _bench(
         str | None,
         typer.Option(help="all, none, a count (2), or device=0,2.", show_default="all, or the CPU when there is none"),
     ] = None,
+    share: Annotated[bool, typer.Option("--share", help="Take GPUs that another workload holds.")] = False,
     flavour: Annotated[FlavourName, typer.Option(help="Which CUDA the image carries.")] = "auto",
     preset: Annotated[str | None, typer.Option(help="A named set of parameters.", show_default=False)] = None,
     profile: Annotated[
@@ -143,6 +144,7 @@ def _bench(
         timeout_s=parse_duration(timeout) if timeout is not None else None,
         memory_bytes=parse_memory(memory) if memory is not None else None,
         ranks=ranks,
+        share=share,
     )
     session = bench.Session(workload, request, profile=profile, results_root=results_root(results_dir), probe=ctx.obj)
     if dry_run:

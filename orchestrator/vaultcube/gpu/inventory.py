@@ -36,18 +36,32 @@ def read_inventory() -> Inventory:
     """Return the GPUs that NVML lists. Without a driver, or with one that fails, an empty inventory says why."""
     try:
         with Nvml() as nvml:
-            found = nvml.gpus()
-            return Inventory(
-                driver=nvml.driver,
-                cuda=nvml.cuda,
-                gpus=tuple(map(to_gpu, found)),
-                links=tuple(nvml.links(found)),
-                missing=tuple(index for index, _ in nvml.missing),
-                reason=None if found else _why_none(nvml),
-                simulated=nvml.simulated,
-            )
+            return take_inventory(nvml)
     except NvmlError as error:
-        return Inventory(problem=error.problem, reason=str(error))
+        return unanswered(error)
+
+
+def take_inventory(nvml: Nvml) -> Inventory:
+    """Return the GPUs that an open NVML lists.
+
+    Raises:
+        NvmlError: it does not answer any more.
+    """
+    found = nvml.gpus()
+    return Inventory(
+        driver=nvml.driver,
+        cuda=nvml.cuda,
+        gpus=tuple(map(to_gpu, found)),
+        links=tuple(nvml.links(found)),
+        missing=tuple(index for index, _ in nvml.missing),
+        reason=None if found else _why_none(nvml),
+        simulated=nvml.simulated,
+    )
+
+
+def unanswered(error: NvmlError) -> Inventory:
+    """Return the inventory of a machine whose NVML does not answer."""
+    return Inventory(problem=error.problem, reason=str(error))
 
 
 def _why_none(nvml: Nvml) -> str:

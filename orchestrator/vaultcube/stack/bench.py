@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Protocol
 
 from vaultcube.errors import DataUnreadableError, VaultCubeError, VerdictError, WorkloadError, all_errors
-from vaultcube.gpu.inventory import read_inventory
+from vaultcube.gpu.inventory import Inventory
+from vaultcube.gpu.pinning import PinningFacts
+from vaultcube.gpu.selection import NOBODY, Held
 from vaultcube.results.events import AnyEvent
 from vaultcube.results.lock import locked
 from vaultcube.results.profile import load_profile
@@ -15,11 +18,13 @@ from vaultcube.results.schema import Result, Verdict
 from vaultcube.results.store import RunStore
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.buildlog import BuildLog
-from vaultcube.stack.docker import Docker, Probe
+from vaultcube.stack.docker import Docker, EngineInfo, Probe
 from vaultcube.stack.environment import container_user, cpu_ranks, new_run_id, utc_now
 from vaultcube.stack.images import BuildOptions, build
 from vaultcube.stack.lifecycle import JobRun
+from vaultcube.stack.machine import Machine
 from vaultcube.stack.plan import Plan, Request, make_plan
+from vaultcube.stack.reservation import Reservation, reserve
 from vaultcube.stack.signals import Stop
 from vaultcube.workloads import Workload
 
@@ -60,24 +65,36 @@ class Session:
         self.run_id = new_run_id(workload.name, self.now)
 
     def plan(self) -> Plan:
-        """Decide everything; starts nothing and writes nothing.
+        """Decide everything; starts nothing and writes nothing. The engine is asked only where GPUs are chosen.
 
         Raises:
             VaultCubeError: the request cannot be met on this machine.
         """
+        with Machine() as machine:
+            draft = self._plan(machine.inventory())
+            return self._place(machine, Docker()) if draft.gpus else draft
+
+    def _plan(self, inventory: Inventory, held: Held = NOBODY, engine: PinningFacts | None = None) -> Plan:
         uid, gid = container_user()
         plan = make_plan(
             self.workload,
             self.request,
             profile=load_profile(self.profile, PROFILES),
-            inventory=read_inventory(),
+            inventory=inventory,
             run_id=self.run_id,
             created=self.now,
             user=f"{uid}:{gid}",
             cpu_ranks=cpu_ranks(),
+            held=held,
+            engine=engine,
         )
         check_data(plan)
         return plan
+
+    def _place(self, machine: Machine, docker: Docker) -> Plan:
+        """Decide again, now with who holds which GPU and how the engine hands them out."""
+        inventory = machine.inventory()
+        return self._plan(inventory, machine.held(docker, inventory), machine.engine(docker))
 
     def directory_path(self) -> Path:
         """Return where the run will be kept."""
@@ -92,28 +109,60 @@ class Session:
         Raises:
             VaultCubeError: refused before anything was started, or the result cannot be written.
         """
-        with Stop() as stop:
+        with Stop() as stop, contextlib.ExitStack() as held:
             docker = Docker(stop)
-            probe = self.probe or docker.begin_probe()
+            plan, engine, reservation = self._prepare(docker, stop, watcher)
+            if reservation is not None:
+                held.enter_context(reservation)
+            user = container_user()
+            directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
+            with locked(directory.path):
+                watcher.note(f"run {plan.run_id} in {directory.path}")
+                result = JobRun(plan, directory, docker, stop, watcher.event, reservation).execute(engine)
+        return result, directory.path
+
+    def _prepare(self, docker: Docker, stop: Stop, watcher: Watcher) -> tuple[Plan, EngineInfo, Reservation | None]:
+        """Return a plan whose image is there, and the reservation under which its GPUs were found free.
+
+        A build takes minutes and must not hold up other runs, so GPUs are chosen again after it.
+        """
+        probe = self.probe or docker.begin_probe()
+        with Machine() as machine:
             try:
-                plan = self.plan()
+                plan = self._plan(machine.inventory())
             except BaseException:
                 probe.cancel()
                 raise
             engine = probe.finish(docker)
             watcher.note(plan.flavour_reason)
-            if plan.image not in engine.images:
-                self.store.prove(plan.run_id)
-                watcher.note(f"building {plan.image}: it is not on this machine yet")
-                build(
-                    docker, stop, self.workload.image, plan.image.rpartition(":")[2], BuildOptions(), watcher.building
-                )
-            user = container_user()
-            directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
-            with locked(directory.path):
-                watcher.note(f"run {plan.run_id} in {directory.path}")
-                result = JobRun(plan, directory, docker, stop, watcher.event).execute(engine)
-        return result, directory.path
+            images = set(engine.images)
+            while True:
+                if plan.image not in images:
+                    # A busy machine, or one that cannot hand out GPUs, says so before the build.
+                    plan = self._place(machine, docker) if plan.gpus else plan
+                    self._build(plan.image, images, docker, stop, watcher)
+                if not plan.gpus:
+                    return plan, engine, None
+                reservation = reserve(stop, watcher.note)
+                try:
+                    plan = self._place(machine, docker)
+                except BaseException:
+                    reservation.release()
+                    raise
+                # On a machine of mixed cards others may be free by now, and want another image.
+                if plan.image in images:
+                    watcher.note(f"GPU {', '.join(str(gpu.index) for gpu in plan.gpus)}, {plan.pinning_reason}")
+                    return plan, engine, reservation
+                reservation.release()
+
+    def _build(self, image: str, images: set[str], docker: Docker, stop: Stop, watcher: Watcher) -> None:
+        """Build an image if the engine has it not, and add it to what it has."""
+        if image in images:
+            return
+        self.store.prove(self.run_id)
+        watcher.note(f"building {image}: it is not on this machine yet")
+        build(docker, stop, self.workload.image, image.rpartition(":")[2], BuildOptions(), watcher.building)
+        images.add(image)
 
 
 def check_data(plan: Plan) -> None:

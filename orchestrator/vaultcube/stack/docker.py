@@ -99,20 +99,28 @@ class Docker:
         ours = ("COMPOSE_", "VAULTCUBE_", "DDP_", "BASE_IMAGE")
         return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
 
-    def start(self, args: Sequence[str], *, env: Mapping[str, str] | None = None, merged: bool = False) -> Child:
-        """Start `docker ARGS`, with `env` added to our environment.
+    def start(
+        self,
+        args: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        merged: bool = False,
+        inherit: Sequence[int] = (),
+    ) -> Child:
+        """Start `docker ARGS`, with `env` added to our environment; it inherits these open files.
 
         Raises:
             EngineMissingError: there is no docker command.
         """
         try:
-            return Child(["docker", *args], env={**self._environment, **(env or {})}, merged=merged)
+            whole = {**self._environment, **(env or {})}
+            return Child(["docker", *args], env=whole, merged=merged, inherit=inherit)
         except FileNotFoundError as error:
             raise EngineMissingError("there is no docker command on the PATH") from error
         except OSError as error:
             raise EngineMissingError(f"the docker command on the PATH cannot be run: {error.strerror}") from error
 
-    def call(self, args: Sequence[str], *, timeout: float = QUICK_S) -> Finished:
+    def call(self, args: Sequence[str], *, timeout: float = QUICK_S, inherit: Sequence[int] = ()) -> Finished:
         """Run `docker ARGS` to its end, whatever its exit status.
 
         Raises:
@@ -120,7 +128,7 @@ class Docker:
             EngineUnreachableError: it did not answer in time.
             InterruptedRunError: `stop` was asked for.
         """
-        return self.finish(self.start(args), timeout)
+        return self.finish(self.start(args, inherit=inherit), timeout)
 
     def finish(self, child: Child, timeout: float = QUICK_S) -> Finished:
         """Wait for a started command.

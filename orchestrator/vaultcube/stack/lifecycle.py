@@ -30,6 +30,7 @@ from vaultcube.stack.outcome import Outcome, classify
 from vaultcube.stack.override import OVERRIDE, compose_args, make_override, up_args
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.process import Finished
+from vaultcube.stack.reservation import Reservation
 from vaultcube.stack.signals import Stop
 from vaultcube.stack.telemetry import recording
 
@@ -51,14 +52,24 @@ class JobRun:
         docker: stopped by `stop`.
         stop: Ctrl-C and friends.
         watch: called with every event as it comes.
+        reservation: held by whoever chose the plan's GPUs; released as soon as the containers run.
     """
 
-    def __init__(self, plan: Plan, directory: RunDirectory, docker: Docker, stop: Stop, watch: Watcher) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        directory: RunDirectory,
+        docker: Docker,
+        stop: Stop,
+        watch: Watcher,
+        reservation: Reservation | None = None,
+    ) -> None:
         self.plan = plan
         self.directory = directory
         self.docker = docker
         self.stop = stop
         self.watch = watch
+        self.reservation = reservation
         self.log = EventLog()
         self._offset = 0
 
@@ -110,9 +121,13 @@ class JobRun:
         self.directory.write(OVERRIDE, make_override(self.plan, self.directory.path))
 
     def _up(self) -> None:
-        seen = self.docker.call(up_args(self.plan, asset("compose"), self.directory.path), timeout=START_LIMIT_S)
+        args = up_args(self.plan, asset("compose"), self.directory.path)
+        held = self.reservation.descriptors if self.reservation else ()
+        seen = self.docker.call(args, timeout=START_LIMIT_S, inherit=held)
         if not seen.ok:
             raise start_error(seen)
+        if self.reservation:
+            self.reservation.release()
 
     def _resolve(self) -> None:
         """Keep the whole of what compose ran. After the start: it is a record, not a step."""

@@ -54,7 +54,9 @@ def make_override(plan: Plan, run_dir: Path) -> str:
     if plan.memory_bytes is not None:
         resources["limits"] = {"memory": str(plan.memory_bytes)}
     if plan.gpus:
-        pins = [{"driver": "nvidia", "device_ids": [gpu.uuid for gpu in plan.gpus], "capabilities": ["gpu"]}]
+        # Names of the machine's; inside the container they count from 0, so nothing else there may name a GPU.
+        ids = plan.pins or [gpu.uuid for gpu in plan.gpus]
+        pins = [{"driver": plan.pinning or "nvidia", "device_ids": list(ids), "capabilities": ["gpu"]}]
         resources["reservations"] = {"devices": Tagged("!override", pins)}
     if resources:
         service["deploy"] = {"resources": resources}

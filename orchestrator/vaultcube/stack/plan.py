@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field
 from vaultcube.errors import UsageError
 from vaultcube.gpu.flavours import Flavour, choose_flavour
 from vaultcube.gpu.inventory import Inventory
-from vaultcube.gpu.selection import GpuRequest, choose
+from vaultcube.gpu.pinning import Method, PinningFacts, choose_pinning
+from vaultcube.gpu.selection import NOBODY, GpuRequest, Held, choose
 from vaultcube.results.profile import Profile
 from vaultcube.results.schema import Gpu, Model
 from vaultcube.workloads import DeviceKind, Recorder, Workload
@@ -41,6 +42,7 @@ class Request(Model):
         ranks: ranks on the CPU, or null for as many as `cpu_ranks`; on GPUs there is one a GPU.
         recorder: what records telemetry of the GPUs, or null for the workload's own.
         telemetry_hz: how many samples a second it takes.
+        share: take GPUs that somebody holds.
     """
 
     gpus: GpuRequest
@@ -52,10 +54,18 @@ class Request(Model):
     ranks: int | None = Field(default=None, ge=1, le=1024)
     recorder: Recorder | None = None
     telemetry_hz: float = Field(default=1.0, ge=0.1, le=10)
+    share: bool = False
 
 
 class Plan(Model):
-    """One run, complete: everything that is needed to start it, and later to judge it on another machine."""
+    """One run, complete: everything that is needed to start it, and later to judge it on another machine.
+
+    Attributes:
+        pinning: the engine's driver that hands out the GPUs; null in a draft, which nothing was asked about.
+        pinning_reason: why that one.
+        pins: the GPUs' names to that driver, in the order of `gpus`.
+        shared: a sentence for every GPU that somebody else holds too.
+    """
 
     schema_: Literal["vaultcube.plan/1"] = Field(default="vaultcube.plan/1", alias="schema")
     run_id: str
@@ -81,6 +91,10 @@ class Plan(Model):
     timeout_s: float
     recorder: Recorder = "off"
     telemetry_hz: float = 1.0
+    pinning: Method | None = None
+    pinning_reason: str = ""
+    pins: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -99,6 +113,8 @@ def make_plan(
     created: datetime,
     user: str,
     cpu_ranks: int = 2,
+    held: Held = NOBODY,
+    engine: PinningFacts | None = None,
 ) -> Plan:
     """Decide everything about a run.
 
@@ -111,11 +127,14 @@ def make_plan(
         created: now, in UTC.
         user: `uid:gid` that the container runs as.
         cpu_ranks: how many ranks a run on the CPU has when nobody says.
+        held: who holds which GPU.
+        engine: what it offers for pinning; None makes a draft, good for being refused early and for runs on the CPU.
 
     Raises:
-        UsageError, BadParameterError, GpuSelectionError, GpuUnavailableError, FlavourError, ProfileError: as named.
+        UsageError, BadParameterError, GpuSelectionError, GpuUnavailableError, GpuBusyError, MigError, PinningError,
+        FlavourError, ProfileError: as named.
     """
-    gpus = () if request.flavour == Flavour.CPU and request.gpus.kind == "auto" else _gpus(request, inventory)
+    gpus = () if request.flavour == Flavour.CPU and request.gpus.kind == "auto" else _gpus(request, inventory, held)
     flavour, reason = choose_flavour(request.flavour, gpus)
     device: DeviceKind = "cuda" if gpus else "cpu"
     params = workload.resolve(request.preset, request.given, device)
@@ -126,6 +145,7 @@ def make_plan(
             next_step="Choose the number of GPUs with --gpus, or add --gpus none.",
         )
     world_size = len(gpus) or request.ranks or cpu_ranks
+    pinning = choose_pinning(engine, gpus) if gpus and engine else None
     # The cu124 image runs on the CPU as it is: there is no third one to build and keep.
     tag = Flavour.CU124 if flavour is Flavour.CPU else flavour
     files = (f"{workload.name}.yml",) + (() if gpus else (f"{workload.name}.cpu.yml",))
@@ -153,11 +173,17 @@ def make_plan(
         recorder=(request.recorder or workload.recorder) if gpus else "off",
         telemetry_hz=request.telemetry_hz,
         timeout_s=request.timeout_s or workload.timeout_s(params, world_size=world_size, device=device),
+        pinning=pinning.method if pinning else None,
+        pinning_reason=pinning.reason if pinning else "",
+        pins=pinning.devices if pinning else (),
+        shared=tuple(
+            f"GPU {gpu.index} was shared with {holder.said}" for gpu in gpus for holder in held.get(gpu.uuid, ())
+        ),
     )
 
 
-def _gpus(request: Request, inventory: Inventory) -> tuple[Gpu, ...]:
-    return choose(request.gpus, inventory.gpus, inventory.reason)
+def _gpus(request: Request, inventory: Inventory, held: Held) -> tuple[Gpu, ...]:
+    return choose(request.gpus, inventory.gpus, inventory.reason, held=held, links=inventory.links, share=request.share)
 
 
 def parse_memory(text: str) -> int:

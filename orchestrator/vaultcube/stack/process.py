@@ -44,12 +44,20 @@ class Child:
         argv: the program and its arguments.
         env: its whole environment, or ours.
         merged: stdout and stderr come as one stream, for `lines`.
+        inherit: open files that it gets as well.
 
     Raises:
         FileNotFoundError, PermissionError: there is no such program to run.
     """
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, merged: bool = False) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        merged: bool = False,
+        inherit: Sequence[int] = (),
+    ) -> None:
         self.argv = tuple(argv)
         self._process = subprocess.Popen(
             self.argv,
@@ -58,6 +66,7 @@ class Child:
             stderr=subprocess.STDOUT if merged else subprocess.PIPE,
             env=None if env is None else dict(env),
             start_new_session=True,
+            pass_fds=inherit,
         )
 
     @property
