@@ -46,6 +46,7 @@ _FIELDS: Final = {
     "power_brake_ns": 271,
 }
 _LINKS_MAX: Final = 18
+_SWITCH: Final = "switch"
 
 
 class Nvml:
@@ -118,6 +119,12 @@ class Nvml:
                 self.missing.append((index, error.problem))
         return found
 
+    def why_none(self) -> str:
+        """Say why `gpus` returned none."""
+        if self.missing:
+            return f"the driver lists {len(self.missing)} GPU(s), and none answers"
+        return "the driver lists no GPU"
+
     def read(self, position: int) -> Reading:
         """Return how a GPU is now. `position` counts in what `gpus` returned. Never raises on what NVML says."""
         device = self._devices[position]
@@ -177,7 +184,9 @@ class Nvml:
                 one, other = self._devices[a], self._devices[b]
                 level = self._optional(self._nvml.nvmlDeviceGetTopologyCommonAncestor, one, other)
                 p2p = self._optional(self._nvml.nvmlDeviceGetP2PStatus, one, other, 0)
-                joined = nvlinks[a].count(_pci(gpus[b].pci_bus_id))
+                # Links into the switches of a board reach every GPU that has such links.
+                switched = min(nvlinks[a].count(_SWITCH), nvlinks[b].count(_SWITCH))
+                joined = nvlinks[a].count(_pci(gpus[b].pci_bus_id)) + switched
                 near: Level | None = "NV" if joined else None if level is None else _LEVELS.get(level)
                 word = None if p2p is None else _P2P[p2p] if p2p < len(_P2P) else "U"
                 found.append(Link(gpus[a].uuid, gpus[b].uuid, near, joined, word))
@@ -316,13 +325,19 @@ class Nvml:
         return found
 
     def _nvlink_peers(self, device: Any) -> list[str]:
-        """Return the PCI address behind every active NVLink of a device."""
+        """Return what is behind every active NVLink of a device: a PCI address, or `_SWITCH`."""
         found = []
         for link in range(_LINKS_MAX):
             state = self._optional(self._nvml.nvmlDeviceGetNvLinkState, device, link)
             if state is None:
                 break
-            peer = self._optional(self._nvml.nvmlDeviceGetNvLinkRemotePciInfo, device, link) if state else None
+            if not state:
+                continue
+            kind = self._optional(self._nvml.nvmlDeviceGetNvLinkRemoteDeviceType, device, link)
+            if kind == self._nvml.NVML_NVLINK_DEVICE_TYPE_SWITCH:
+                found.append(_SWITCH)
+                continue
+            peer = self._optional(self._nvml.nvmlDeviceGetNvLinkRemotePciInfo, device, link)
             if peer is not None:
                 found.append(_pci(_text(peer.busId)))
         return found
