@@ -21,6 +21,11 @@ _LISTED: Final = re.compile(r"UUID: (GPU-[0-9a-fA-F-]+)")
 # Words of docker, the toolkit and NVML, what they mean, and what to do.
 _KNOWN: Final = (
     (
+        "error setting rlimit",
+        "the engine may not give unlimited locked memory, which the compose files ask for",
+        "See memlock.",
+    ),
+    (
         'could not select device driver "cdi"',
         "the engine does no CDI",
         'Set "features": {"cdi": true} in /etc/docker/daemon.json and restart docker.',
@@ -69,7 +74,7 @@ def proving_image(images: Collection[str], flavour: str | None) -> str | None:
 
 
 def run_args(name: str, image: str, pinning: Pinning) -> list[str]:
-    """Return the arguments of docker that start the container: confined as a workload, with the driver's utilities only."""
+    """Return the arguments of docker that start the container: confined as a workload, without computing."""
     uid, gid = container_user()
     if pinning.method == "cdi":
         pins = [word for device in pinning.devices for word in ("--device", device)]
@@ -77,6 +82,8 @@ def run_args(name: str, image: str, pinning: Pinning) -> list[str]:
         pins = ["--gpus", f'"device={",".join(pinning.devices)}",capabilities=utility']
     confined = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none"]
     confined += ["--user", f"{uid}:{gid}", "--memory", "256m", "--pids-limit", "64"]
+    # As the compose files ask for it: not every engine may give it.
+    confined += ["--ulimit", "memlock=-1:-1"]
     # The label keeps it from counting as somebody who holds the GPUs.
     labels = ["--label", f"{LABEL_ROLE}={ROLE}"]
     start = ["run", "--rm", "--pull", "never", "--name", name, *labels, *confined, *pins]

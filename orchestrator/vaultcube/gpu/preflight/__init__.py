@@ -75,7 +75,7 @@ CHECKS: Final = (
     _check("persistence", gpus.persistence, _GPUS),
     _check("gpu-processes", gpus.gpu_processes, f"{_GPUS} holders"),
     _check("shm", machine.shm, f"{_GPUS} memory"),
-    _check("memlock", machine.memlock, f"{_GPUS} memlock", "refuse"),
+    _check("memlock", machine.memlock, f"{_GPUS} memlock", "note"),
     _check("ports", machine.ports, "ports", "refuse"),
     _check("clock", machine.clock, "synchronised"),
     _check("xid", machine.xid, f"{_GPUS} faults", "note"),
