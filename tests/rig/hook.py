@@ -81,7 +81,7 @@ def list_gpus(box: Path) -> dict[str, str]:
     if not smi.exists():
         raise Refused(NO_LIBRARY)
     env = {"LD_LIBRARY_PATH": str(box / "lib"), "VAULTCUBE_RIG": str(box), "PATH": "/usr/bin:/bin"}
-    seen = subprocess.run([str(smi), "-L"], env=env, capture_output=True, text=True, timeout=10, check=False)
+    seen = subprocess.run([str(smi), "-L"], env=env, capture_output=True, text=True, timeout=30, check=False)
     told = (seen.stdout + seen.stderr).strip()
     if seen.returncode and "No devices" not in told:
         start, _, why = told.partition("Failed to initialize NVML: ")
