@@ -135,6 +135,7 @@ class Session:
                 raise
             engine = probe.finish(docker)
             watcher.note(plan.flavour_reason)
+            self._preflight(plan, docker, watcher)
             images = set(engine.images)
             while True:
                 if plan.image not in images:
@@ -154,6 +155,14 @@ class Session:
                     watcher.note(f"GPU {', '.join(str(gpu.index) for gpu in plan.gpus)}, {plan.pinning_reason}")
                     return plan, engine, reservation
                 reservation.release()
+
+    def _preflight(self, plan: Plan, docker: Docker, watcher: Watcher) -> None:
+        """Refuse what cannot work before anything is built; a run on the CPU does not even import the checks."""
+        if plan.gpus:
+            from vaultcube.stack.doctor import preflight
+
+            for note in preflight(plan, docker):
+                watcher.note(note)
 
     def _build(self, image: str, images: set[str], docker: Docker, stop: Stop, watcher: Watcher) -> None:
         """Build an image if the engine has it not, and add it to what it has."""

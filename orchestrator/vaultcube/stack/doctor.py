@@ -160,13 +160,12 @@ def access(facts: Facts, docker: Docker) -> Judged:
         return unavailable(error.message, error.next_step)
 
 
-def preflight(plan: Plan, docker: Docker, *, results_root: Path, ports: Iterable[tuple[int, str]] = ()) -> list[str]:
+def preflight(plan: Plan, docker: Docker, *, ports: Iterable[tuple[int, str]] = ()) -> list[str]:
     """Refuse a start on GPUs that cannot work; return what is worth a note. A start on the CPU is not looked at.
 
     Args:
         plan: what is about to start.
         docker: the engine.
-        results_root: where runs are kept.
         ports: number and workload of the ports that it publishes.
 
     Raises:
@@ -177,7 +176,7 @@ def preflight(plan: Plan, docker: Docker, *, results_root: Path, ports: Iterable
         return []
     starts = {check.code: check.start for check in CHECKS if check.start != "ignore"}
     asked = Asked(GpuRequest("named"), tuple(gpu.uuid for gpu in plan.gpus), flavour=str(plan.flavour), starting=True)
-    facts = look(needs(starts), asked, docker=docker, results_root=results_root, ports=ports)
+    facts = look(needs(starts), asked, docker=docker, ports=ports)
     findings = examine(facts, starts)
     refuse_or_go(findings, [code for code, start in starts.items() if start == "refuse"])
     told = {FindingStatus.FAIL, FindingStatus.WARN}

@@ -95,7 +95,7 @@ def look(
     asked: Asked,
     *,
     docker: Docker,
-    results_root: Path,
+    results_root: Path | None = None,
     ports: Iterable[tuple[int, str]] = USUAL_PORTS,
 ) -> Facts:
     """Return these fields of `Facts`; the others stay not looked at.
@@ -104,7 +104,7 @@ def look(
         fields: which ones.
         asked: what the machine is held against; passed through.
         docker: the engine. Its `stop` ends the looking.
-        results_root: where runs are kept.
+        results_root: where runs are kept; None where nobody needs to know.
         ports: number and workload of the ports to look at.
 
     Raises:
@@ -114,7 +114,7 @@ def look(
     questions = _Questions(docker, wanted)
     try:
         seen: dict[str, Any] = {name: read() for name, read in _HOST.items() if name in wanted}
-        if "results_disk" in wanted:
+        if "results_disk" in wanted and results_root is not None:
             seen["results_disk"] = host.read_disk(results_root, writable=True)
         if "ports" in wanted:
             seen["ports"] = host.read_ports(ports)

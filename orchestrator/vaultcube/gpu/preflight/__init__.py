@@ -13,7 +13,8 @@ from vaultcube.gpu.preflight.facts import Facts
 from vaultcube.gpu.preflight.judged import Judged
 from vaultcube.results.doctor import Finding
 
-# What a FAIL means to a run on GPUs that is about to start: it cannot work, it is worth a note, or it is no matter of its.
+# What a FAIL means to a run on GPUs that is about to start: it cannot work, it is worth a note, or nothing (planning
+# refuses the run by itself, or it is no matter of a single run).
 Start = Literal["refuse", "note", "ignore"]
 
 
@@ -56,22 +57,22 @@ CHECKS: Final = (
     _check("toolkit", containers.toolkit, _WAY, "note"),
     _check("toolkit-version", containers.toolkit_version, f"toolkit {_GPUS}", "note"),
     _check("cdi-devices", containers.cdi_devices, _WAY, "refuse"),
-    _check("pinning", containers.pinning, _WAY, "refuse"),
+    _check("pinning", containers.pinning, _WAY),
     _check("default-runtime", containers.default_runtime, f"engine {_GPUS}"),
     _check("env-leak", containers.env_leak, f"{_WAY} hook_config", "refuse"),
     _check("cgroup-driver", containers.cgroup_driver, _WAY, "note"),
-    _check("driver", driver.driver, f"{_GPUS} nouveau secure_boot", "refuse"),
+    _check("driver", driver.driver, f"{_GPUS} nouveau secure_boot"),
     _check("gpu-visibility", driver.gpu_visibility, f"{_GPUS} driver faults", "note"),
     _check("driver-generation", driver.driver_generation, f"{_GPUS} driver", "refuse"),
     _check("driver-flavour", driver.driver_flavour, _GPUS, "refuse"),
-    _check("flavour", driver.flavour, _GPUS, "refuse"),
+    _check("flavour", driver.flavour, _GPUS),
     _check("nouveau", driver.nouveau, f"{_GPUS} nouveau"),
     _check("gpu-count", gpus.gpu_count, _GPUS),
     _check("pcie-link", gpus.pcie_link, _GPUS, "note"),
     _check("temperature", gpus.temperature, _GPUS, "note"),
     _check("slowdown", gpus.slowdown, _GPUS, "note"),
     _check("ecc", gpus.ecc, _GPUS, "note"),
-    _check("mig", gpus.mig, _GPUS, "refuse"),
+    _check("mig", gpus.mig, _GPUS),
     _check("persistence", gpus.persistence, _GPUS),
     _check("gpu-processes", gpus.gpu_processes, f"{_GPUS} holders"),
     _check("shm", machine.shm, f"{_GPUS} memory"),
