@@ -14,6 +14,9 @@ from vaultcube.gpu.readings import GpuProcess
 
 LABEL_ROLE: Final = "io.vaultcube.role"
 RECORDER: Final = "recorder"
+DOCTOR: Final = "doctor"
+# Containers of ours that see GPUs and never compute on them.
+BYSTANDERS: Final = frozenset({RECORDER, DOCTOR})
 
 # What a request may name for the engine's `nvidia` driver to take it, and which of that the driver itself is told.
 _DRIVER_CAPABILITIES: Final = frozenset({"compute", "compat32", "graphics", "utility", "video", "display"})
@@ -135,7 +138,7 @@ def derive(
     for uuid, holders in found.items():
         for process in processes.get(uuid, ()):
             owner = next((one for one in containers if process.pid in one.pids), None)
-            if process.kind != "compute" or (owner and (owner.role == RECORDER or (uuid, owner.id) in known)):
+            if process.kind != "compute" or (owner and (owner.role in BYSTANDERS or (uuid, owner.id) in known)):
                 continue
             if owner:
                 known.add((uuid, owner.id))
@@ -160,7 +163,7 @@ def leased(container: GpuContainer, gpus: Sequence[Card]) -> Lease:
 
     Without a device request, a container of the NVIDIA runtime says in its environment what it wants.
     """
-    if container.role == RECORDER:
+    if container.role in BYSTANDERS:
         return Lease(())
     words: list[str] = []
     asked = False

@@ -7,14 +7,13 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from vaultcube.gpu.leases import LABEL_ROLE
+from vaultcube.gpu.leases import DOCTOR, LABEL_ROLE
 from vaultcube.gpu.pinning import GENERATE, HOOK, Pinning
 from vaultcube.gpu.preflight.judged import Judged, fail, good, named, unavailable
 from vaultcube.gpu.readings import GpuInfo
 from vaultcube.stack.docker import Docker, known_error, last_line
 from vaultcube.stack.environment import container_user
 
-ROLE: Final = "doctor"
 # A container that computes nothing is up within a second; a driver that is loaded for it takes longer.
 LIMIT_S: Final = 60.0
 _LISTED: Final = re.compile(r"UUID: (GPU-[0-9a-fA-F-]+)")
@@ -85,7 +84,7 @@ def run_args(name: str, image: str, pinning: Pinning) -> list[str]:
     # As the compose files ask for it: not every engine may give it.
     confined += ["--ulimit", "memlock=-1:-1"]
     # The label keeps it from counting as somebody who holds the GPUs.
-    labels = ["--label", f"{LABEL_ROLE}={ROLE}"]
+    labels = ["--label", f"{LABEL_ROLE}={DOCTOR}"]
     start = ["run", "--rm", "--pull", "never", "--name", name, *labels, *confined, *pins]
     return [*start, "--entrypoint", "nvidia-smi", image, "-L"]
 
