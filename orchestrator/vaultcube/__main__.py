@@ -41,10 +41,12 @@ def main() -> NoReturn:
 
 def _run(argv: list[str], *, debug: bool) -> int:
     """Run the command line and return its exit code."""
-    from vaultcube.cli.early import begin_probe
+    from vaultcube.cli.early import answered, begin_probe
 
     probe = None
     try:
+        if answered(argv):
+            return 0
         probe = begin_probe(argv)
         from vaultcube.cli.main import dispatch
 

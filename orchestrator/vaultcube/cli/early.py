@@ -1,7 +1,8 @@
-"""What a run can ask the engine while the command line is still being imported, on the other core."""
+"""What is done before the command line is imported: `gpus` whole, and a run's first question to the engine."""
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -24,3 +25,27 @@ def begin_probe(argv: list[str]) -> Probe | None:
     with suppress(EngineMissingError):
         return Docker().begin_probe()
     return None
+
+
+def answered(argv: list[str]) -> bool:
+    """Answer `gpus` and `gpus --json` without Typer, which costs more than all they do; say whether it was that."""
+    if argv not in (["gpus"], ["gpus", "--json"]):
+        return False
+    print_gpus(as_json=argv[1:] == ["--json"])
+    return True
+
+
+def print_gpus(*, as_json: bool) -> None:
+    """Print the GPUs of this machine. That there are none, or no driver, is an answer and no error."""
+    from vaultcube.stack.asking import Containers
+
+    # The engine takes longest, so it is asked before anything else is imported.
+    asked = Containers()
+    try:
+        from vaultcube.report.gpus import show
+        from vaultcube.stack.snapshot import take_snapshot
+
+        told = show(take_snapshot(asked), sys.stdout, as_json=as_json)
+    finally:
+        asked.cancel()
+    sys.stdout.write(told)

@@ -58,7 +58,12 @@ def live_containers(docker: Docker) -> list[GpuContainer]:
     Raises:
         VaultCubeError: the engine does not answer, or a stop was asked for.
     """
-    return [parse_container(raw) for raw in docker.live() if not stale(raw)]
+    return parse_containers(docker.live())
+
+
+def parse_containers(found: Sequence[Mapping[str, Any]]) -> list[GpuContainer]:
+    """Read what `Docker.live` returned, without those that hold nothing any more."""
+    return [parse_container(raw) for raw in found if not stale(raw)]
 
 
 def stale(raw: Mapping[str, Any], now: datetime | None = None) -> bool:

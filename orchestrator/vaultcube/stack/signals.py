@@ -39,6 +39,14 @@ class Stop:
         os.close(self._read)
         os.close(self._write)
 
+    def ask(self) -> None:
+        """Ask for a stop, as a SIGTERM would; also when this is not entered."""
+        self.received = signal.SIGTERM
+
+    def fileno(self) -> int:
+        """Return what becomes readable at a stop, for `select`."""
+        return self._read
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         # A full pipe is as good as one byte in it.

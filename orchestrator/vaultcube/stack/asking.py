@@ -1,0 +1,59 @@
+"""Asking the engine for its containers while something else is done: in a thread, with a limit, and ended with us.
+
+Imports little, so that the engine can think while the rest is imported.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from vaultcube.errors import VaultCubeError
+from vaultcube.stack.docker import Docker
+from vaultcube.stack.signals import Stop
+
+if TYPE_CHECKING:
+    from vaultcube.gpu.leases import GpuContainer
+
+# Longer than a call of docker takes to see that it is to stop.
+CANCEL_S = 0.3
+
+
+class Containers:
+    """The containers that may hold GPUs, as one question to the engine that is under way from the beginning."""
+
+    def __init__(self) -> None:
+        self._stop = Stop()
+        self._raw: list[dict[str, Any]] = []
+        self._reason: str | None = None
+        self._thread = threading.Thread(target=self._ask, name="containers", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            self._raw = Docker(self._stop).live()
+        except VaultCubeError as error:
+            self._reason = error.message
+
+    @property
+    def answered(self) -> bool:
+        """Say whether there is an answer, be it that nobody answers."""
+        return not self._thread.is_alive()
+
+    def result(self, timeout_s: float) -> tuple[list[GpuContainer], str | None]:
+        """Return the containers; or none, and why.
+
+        Args:
+            timeout_s: how long to wait for the answer at most, in seconds.
+        """
+        from vaultcube.stack.leases import parse_containers
+
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return [], f"the engine did not answer within {timeout_s:g} s"
+        return parse_containers(self._raw), self._reason
+
+    def cancel(self) -> None:
+        """Forget the question, and end what asks it. Nothing happens when it was answered."""
+        self._stop.ask()
+        self._thread.join(CANCEL_S)
