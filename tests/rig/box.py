@@ -17,12 +17,10 @@ from pathlib import Path
 
 from tests.rig import profiles
 from tests.rig.host import kernel_bus_id
-from tests.rig.scenario import HW_THERMAL, POWER_BRAKE, SW_THERMAL, Event, Process, Scenario, SimGpu, Value
+from tests.rig.scenario import HW_THERMAL, MAX_EVENTS, POWER_BRAKE, SW_THERMAL, Event, Process, Scenario, SimGpu, Value
 from tests.rig.store import ERROR, INFO, WARNING, Store
 
 HW_SLOWDOWN = 0x8
-# As many as the mock keeps.
-EVENTS_KEPT = 64
 FALLEN = 79
 
 
@@ -240,7 +238,7 @@ def _heal(gpu: SimGpu, fresh: SimGpu, sensors: dict[str, Value]) -> None:
 
 def _add_event(scenario: Scenario, index: int, code: int) -> None:
     last = max((event.sequence for event in scenario.events), default=0)
-    scenario.events = [*scenario.events, Event(last + 1, index, code)][-EVENTS_KEPT:]
+    scenario.events = [*scenario.events, Event(last + 1, index, code)][-MAX_EVENTS:]
 
 
 def _port(gpu: SimGpu) -> str:

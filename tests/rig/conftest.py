@@ -15,6 +15,7 @@ from tests.docker.conftest import Vaultcube
 from tests.rig import images
 from tests.rig.box import Box
 from tests.rig.engine import Mode, RigEngine, RigError
+from tests.rig.inside import Inside, enter, still_box
 
 Engines = Callable[[Mode], RigEngine]
 
@@ -23,6 +24,13 @@ Engines = Callable[[Mode], RigEngine]
 def box(tmp_path: Path, request: pytest.FixtureRequest) -> Box:
     """Return a simulated machine: 4x5090, or `@pytest.mark.parametrize("box", ["2x4090"], indirect=True)`."""
     return Box(tmp_path / "box", getattr(request, "param", "4x5090"))
+
+
+@pytest.fixture
+def inside(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Inside]:
+    """Return a process that reads NVML in a box without jitter; its profile is chosen as that of `box` is."""
+    with enter(still_box(tmp_path / "still", getattr(request, "param", "4x5090"))) as found:
+        yield found
 
 
 @pytest.fixture

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.rig.fields import ERRORS, GPU_NUMBERS, GPU_TEXTS, SYSTEM_NUMBERS, SYSTEM_TEXTS
 
 Value = int | str
+
+# What the mock has room for (nvml/rig.h), and its integers.
+MAX_GPUS, MAX_PROCESSES, MAX_EVENTS, MAX_TEXT = 32, 32, 64, 95
+LARGEST = 2**63
+KINDS = ("compute", "graphics", "mps")
 
 SW_POWER_CAP, SYNC_BOOST, SW_THERMAL, HW_THERMAL, POWER_BRAKE = 0x4, 0x10, 0x20, 0x40, 0x80
 # What the mock's clock.c makes grow, and the clock-event reasons that make it.
@@ -155,6 +160,7 @@ def _begin(scenario: Scenario, line: str) -> None:
     if line.startswith("[gpu "):
         if line != f"[gpu {len(scenario.gpus)}]":
             raise ValueError(f"GPUs are numbered from 0 in order, and this is {line}")
+        _room(scenario.gpus, MAX_GPUS, "GPUs")
         scenario.gpus.append(SimGpu())
     elif line not in {"[system]", "[events]"}:
         raise ValueError(f"unknown section {line}")
@@ -165,19 +171,41 @@ def _take(scenario: Scenario, section: str, line: str) -> None:
     if not equals or not section:
         raise ValueError(f"not of the form key = value: {line}")
     if section == "[events]":
-        sequence, gpu, xid = value.split()
-        scenario.events.append(Event(int(sequence), int(gpu), int(xid)))
+        _room(scenario.events, MAX_EVENTS, "events")
+        sequence, gpu, xid = map(_integer, value.split())
+        scenario.events.append(Event(sequence, gpu, xid))
     elif section == "[system]":
         scenario.set(**{key: _value(key, value, SYSTEM_NUMBERS)})
     elif key == "process":
-        kind, *numbers = value.split()
-        scenario.gpus[-1].processes.append(Process(kind, *map(int, numbers)))
+        _room(scenario.gpus[-1].processes, MAX_PROCESSES, "processes on a GPU")
+        scenario.gpus[-1].processes.append(_process(*value.split()))
     else:
         scenario.gpus[-1].set(**{key: _value(key, value, GPU_NUMBERS)})
 
 
+def _process(kind: str = "", *numbers: str) -> Process:
+    pid, memory_bytes, sm, memory = [*map(_integer, numbers), *([0, 0] if len(numbers) == 2 else [])]
+    if kind not in KINDS:
+        raise ValueError(f"a process is {', '.join(KINDS)}, not {kind!r}")
+    return Process(kind, pid, memory_bytes, sm, memory)
+
+
+def _room(things: list[Any], most: int, name: str) -> None:
+    if len(things) == most:
+        raise ValueError(f"the mock has room for {most} {name}")
+
+
+def _integer(text: str) -> int:
+    value = int(text, 0)
+    if not -LARGEST <= value < LARGEST:
+        raise ValueError(f"{text} needs more than 64 bits")
+    return value
+
+
 def _value(key: str, text: str, numbers: dict[str, str]) -> Value:
-    return int(text, 0) if key in numbers and text not in ERRORS else text
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"{key} has more than {MAX_TEXT} characters")
+    return _integer(text) if key in numbers and text not in ERRORS else text
 
 
 def _check(key: str, value: Value | None, numbers: dict[str, str], texts: dict[str, str]) -> None:

@@ -82,7 +82,11 @@ class Store:
 
     @contextmanager
     def edit(self) -> Iterator[Scenario]:
-        """Yield the scenario with its counters at this moment; at the end it replaces the file in one step."""
+        """Yield the scenario with its counters at this moment; at the end it replaces the file in one step.
+
+        Raises:
+            ValueError: the mock would refuse what it has become; the file stays as it was.
+        """
         with self._lock():
             scenario = self.read()
             now = time.monotonic_ns()
@@ -112,8 +116,10 @@ class Store:
             log.write(text)
 
     def _replace(self, scenario: Scenario) -> None:
+        text = scenario.render()
+        parse(text)  # what the mock would refuse in silence is refused here, aloud
         fresh = self.scenario_path.with_name(f".scenario.{os.getpid()}")
-        fresh.write_text(scenario.render())
+        fresh.write_text(text)
         fresh.replace(self.scenario_path)
 
     @contextmanager

@@ -94,8 +94,8 @@ static void grow(struct gpu *gpu, long long elapsed) {
 /* Turns the scenario's GPU into what its sensors say now. The energy counter follows the power without its jitter. */
 void at_this_moment(struct gpu *gpu, const struct system *system, long long now) {
     struct number *n = gpu->numbers;
-    long long elapsed = n[GPU_counters_at_ns].status ? 0 : clamp(now - n[GPU_counters_at_ns].value, 0, now);
-    grow(gpu, elapsed);
+    long long elapsed = n[GPU_counters_at_ns].status ? 0 : now - n[GPU_counters_at_ns].value;
+    grow(gpu, elapsed > 0 ? elapsed : 0);
     long long time = now - system->numbers[SYSTEM_epoch_ns].value;
     long long period = n[GPU_flicker_period_ms].value * 1000000;
     if (period > 0 && (time % period + period) % period < period / 100 * n[GPU_flicker_percent].value) {
