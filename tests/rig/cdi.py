@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from tests.rig.injection import GPUS, binds
+from tests.rig.injection import GPUS, LIBRARIES, Bind, binds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,10 @@ FILE = "nvidia.yaml"
 _READ_ONLY = ["ro", "nosuid", "nodev", "rbind", "rprivate"]
 
 
-def spec(box: Path, uuids: Sequence[str]) -> dict[str, Any]:
-    """Return the specification of a box with these GPUs, in the order of their indices."""
+def spec(box: Path, uuids: Sequence[str], driver: str) -> dict[str, Any]:
+    """Return the specification of a box with these GPUs, in the order of their indices, under a driver's version."""
+    # The real one has the libraries under their versions, by which a specification that is too old shows.
+    versioned = Bind(f"{os.path.realpath(box)}/lib/libnvidia-ml.so.1", f"{LIBRARIES}/libnvidia-ml.so.{driver}")
     return {
         "cdiVersion": "0.5.0",
         "kind": KIND,
@@ -33,7 +35,7 @@ def spec(box: Path, uuids: Sequence[str]) -> dict[str, Any]:
             "mounts": [
                 *(
                     {"hostPath": mount.source, "containerPath": mount.target, "options": _READ_ONLY}
-                    for mount in binds(box)
+                    for mount in [*binds(box), versioned]
                 ),
                 {
                     "hostPath": "tmpfs",
@@ -56,13 +58,12 @@ def _edits(uuids: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, box: Path, uuids: Sequence[str]) -> None:
+def write(folder: Path, box: Path, uuids: Sequence[str], driver: str) -> None:
     """Write a box's specification into a folder, whole or not at all; a box without GPU has none, as with nvidia-ctk."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
     if not uuids:
         path.unlink(missing_ok=True)
         return
     fresh = folder / f"{FILE}.new"
-    fresh.write_text("---\n" + yaml.safe_dump(spec(box, uuids), default_flow_style=False))
+    fresh.write_text("---\n" + yaml.safe_dump(spec(box, uuids, driver), default_flow_style=False))
     os.replace(fresh, path)  # noqa: PTH105 - as atomic as it reads

@@ -56,7 +56,10 @@ class RigEngine(Engine):
 
     def __enter__(self) -> Self:
         check_machine()
-        return super().__enter__()
+        try:
+            return super().__enter__()
+        except AssertionError as error:
+            raise RigError(str(error)) from error
 
     def __exit__(self, *_: object) -> None:
         self.clear()
@@ -72,7 +75,7 @@ class RigEngine(Engine):
         (self.folder / "daemon.json").write_text(json.dumps(config))
         (self.folder / "bin").mkdir()
         (self.folder / "cdi").mkdir()
-        if self.mode in {Mode.HOOK, Mode.BOTH}:
+        if self._hook:
             self._program(HOOK, f'exec {_python("hook")} {shlex.quote(str(self.folder / "box"))} "$@"')
         if not rlimits.may_raise():
             runc = shutil.which("runc") or "runc"
@@ -85,23 +88,30 @@ class RigEngine(Engine):
         file.chmod(0o755)
 
     @property
+    def _hook(self) -> bool:
+        return self.mode in {Mode.HOOK, Mode.BOTH}
+
+    @property
     def _cdi(self) -> bool:
         return self.mode in {Mode.CDI, Mode.BOTH}
 
     def use(self, box: Box | None) -> None:
         """Clear the engine, and offer the GPUs of this box from now on; None offers none.
 
-        Where the engine does CDI, the box's `host/etc/cdi` gets the specification as well: it is this machine's.
+        The hook is the machine's: a box has it in its PATH exactly while its engine has it.
         """
         self.clear()
         link = self.folder / "box"
         link.unlink(missing_ok=True)
-        if box:
-            link.symlink_to(box.path)
+        (self.folder / "cdi" / cdi.FILE).unlink(missing_ok=True)
+        if box is None:
+            return
+        link.symlink_to(box.path)
         if self._cdi:
-            uuids = box.uuids if box else []
-            for folder in [self.folder / "cdi", *([box.path / "host/etc/cdi"] if box else [])]:
-                cdi.write(folder, box.path if box else link, uuids)
+            cdi.write(self.folder / "cdi", box.path, box.uuids, str(box.read().system["driver_version"]))
+        (box.path / "bin" / HOOK).unlink(missing_ok=True)
+        if self._hook:
+            shutil.copy(self.folder / "bin" / HOOK, box.path / "bin")
 
     def docker(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run the docker command against this engine; whether it went well is the caller's to look at."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.rig import cdi
 from tests.rig.hook import Refused, chosen, wants_utility
-from tests.rig.injection import GPUS
+from tests.rig.injection import GPUS, LIBRARIES
 
 UUIDS = [f"GPU-{number:08x}-0000-4000-8000-0123456789ab" for number in range(4)]
 LISTED = {str(index): uuid for index, uuid in enumerate(UUIDS)}
@@ -54,11 +54,12 @@ def test_an_unknown_capability_is_refused() -> None:
 
 
 def test_the_specification_names_every_gpu_twice_and_all_of_them(tmp_path: Path) -> None:
-    cdi.write(tmp_path / "cdi", tmp_path / "box", UUIDS)
-    text = (tmp_path / "cdi" / cdi.FILE).read_text()
+    cdi.write(tmp_path, tmp_path / "box", UUIDS, "580.95.05")
+    text = (tmp_path / cdi.FILE).read_text()
     spec = yaml.safe_load(text)
     assert text.startswith("---\ncdiVersion: 0.5.0\n")
     assert spec["kind"] == "nvidia.com/gpu"
+    assert f"containerPath: {LIBRARIES}/libnvidia-ml.so.580.95.05\n" in text
     seen = {
         device["name"]: [mount["containerPath"] for mount in device["containerEdits"]["mounts"]]
         for device in spec["devices"]
@@ -69,6 +70,6 @@ def test_the_specification_names_every_gpu_twice_and_all_of_them(tmp_path: Path)
 
 
 def test_a_machine_without_gpu_has_no_specification(tmp_path: Path) -> None:
-    cdi.write(tmp_path, tmp_path / "box", UUIDS)
-    cdi.write(tmp_path, tmp_path / "box", [])
+    cdi.write(tmp_path, tmp_path / "box", UUIDS, "580.95.05")
+    cdi.write(tmp_path, tmp_path / "box", [], "580.95.05")
     assert list(tmp_path.iterdir()) == []
