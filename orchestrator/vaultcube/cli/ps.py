@@ -13,23 +13,25 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(epilog="Example: vaultcube ps --json")
 def ps(*, json: Json = False) -> None:
-    """List what is running, whoever looks after it."""
+    """List what is running, whoever looks after it, and the GPUs it holds."""
     from vaultcube.report.table import table
     from vaultcube.stack.docker import Docker
-    from vaultcube.stack.instances import instances
+    from vaultcube.stack.instances import instances, with_gpus
 
-    found = instances(Docker())
+    docker = Docker()
+    found = with_gpus(instances(docker), docker)
     if json:
         import json as encoder
 
         sys.stdout.write(encoder.dumps([one.as_dict() for one in found], indent=2) + "\n")
         return
-    rows = [("RUN", "WORKLOAD", "STATE", "LOOKED AFTER BY", "DIRECTORY")]
+    rows = [("RUN", "WORKLOAD", "STATE", "GPUS", "LOOKED AFTER BY", "DIRECTORY")]
     rows += [
         (
             one.run,
             one.workload or "-",
             one.state,
+            "unknown" if one.gpus is None else ", ".join(str(gpu.index) for gpu in one.gpus) or "-",
             f"pid {one.keeper}" if one.keeper else "nobody: vaultcube down",
             one.directory or "-",
         )

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vaultcube.errors import NotFoundError, UsageError
+from vaultcube.gpu.leases import leased
+from vaultcube.gpu.nvml import Nvml
+from vaultcube.gpu.readings import NvmlError
 from vaultcube.results.lock import keeper
 from vaultcube.stack.docker import Container, Docker
+from vaultcube.stack.leases import live_containers
+
+
+@dataclass(frozen=True)
+class HeldGpu:
+    """A GPU that a run holds."""
+
+    index: int
+    uuid: str
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,7 @@ class Instance:
         state: `running`, or how its containers stand; `network left` when there are none.
         keeper: pid of the orchestrator that looks after it, or None for an orphan.
         directory: its run directory; empty when unknown.
+        gpus: what it holds (`with_gpus`); None when it holds some and NVML does not say which.
     """
 
     run: str
@@ -28,8 +43,9 @@ class Instance:
     state: str
     keeper: int | None
     directory: str
+    gpus: tuple[HeldGpu, ...] | None = ()
 
-    def as_dict(self) -> dict[str, str | int | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return asdict(self)
 
@@ -57,6 +73,30 @@ def _instance(run: str, containers: list[Container]) -> Instance:
     state = "running" if "running" in states else ", ".join(sorted(states))
     looked_after_by = keeper(Path(first.run_dir)) if first.run_dir else None
     return Instance(run, first.workload, state, looked_after_by, first.run_dir)
+
+
+def with_gpus(found: Sequence[Instance], docker: Docker) -> list[Instance]:
+    """Return the instances with the GPUs that their running containers hold. NVML is asked only where there are any.
+
+    Raises:
+        VaultCubeError: the engine does not answer.
+    """
+    holding = [one for one in live_containers(docker) if one.run and one.requests] if found else []
+    if not holding:
+        return list(found)
+    try:
+        with Nvml() as nvml:
+            gpus = nvml.gpus()
+    except NvmlError:
+        runs = {one.run for one in holding}
+        return [replace(one, gpus=None) if one.run in runs else one for one in found]
+    held: dict[str, set[str]] = defaultdict(set)
+    for container in holding:
+        held[container.run].update(leased(container, gpus).uuids)
+    return [
+        replace(one, gpus=tuple(HeldGpu(gpu.index, gpu.uuid) for gpu in gpus if gpu.uuid in held[one.run]))
+        for one in found
+    ]
 
 
 def pick(found: list[Instance], name: str | None) -> Instance:

@@ -67,9 +67,11 @@ def parse_containers(found: Sequence[Mapping[str, Any]]) -> list[GpuContainer]:
 
 
 def stale(raw: Mapping[str, Any], now: datetime | None = None) -> bool:
-    """Say whether a container was only created, and too long ago to be about to start."""
+    """Say whether a container was only created, and is not about to start: it failed to, or was made long ago."""
     if raw["State"]["Status"] != "created":
         return False
+    if raw["State"].get("Error"):
+        return True
     from datetime import UTC, datetime
 
     return ((now or datetime.now(UTC)) - datetime.fromisoformat(raw["Created"])).total_seconds() > STARTING_S

@@ -88,7 +88,8 @@ def reserve(
         waited = time.monotonic() - began
         if waited > limit_s:
             raise ReservationError(
-                f"{holder} has been choosing GPUs for {waited:.0f} s", next_step=f"See what it does: sudo fuser -v {path}."
+                f"{holder} has been choosing GPUs for {waited:.0f} s",
+                next_step=f"See what it does: sudo fuser -v {path}.",
             )
         if waited > PATIENCE_S and not told:
             told = True
