@@ -13,6 +13,8 @@ from vaultcube.stack.override import make_override, up_args
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.summary import Summary
 
+# Units of figures that only the checks need.
+COUNTED = frozenset({"ranks", "elements", "GPUs", "events"})
 COLORS = {Verdict.PASS: 32, Verdict.FAIL: 31, Verdict.INVALID: 33, Verdict.UNAVAILABLE: 36}
 
 
@@ -24,7 +26,7 @@ def result(found: Result, directory: Path, *, color: bool) -> str:
     parts = [f"{run.workload} on {where}: {run.status} after {seconds:.0f} s\n"]
     if found.simulated:
         parts.append("SIMULATED: the GPUs are not real ones\n")
-    shown = {name: metric for name, metric in found.metrics.items() if metric.unit not in {"ranks", "elements"}}
+    shown = {name: metric for name, metric in found.metrics.items() if metric.unit not in COUNTED}
     if shown:
         parts.append(
             "\n" + table([("METRIC", "VALUE", "95 % INTERVAL"), *(_metric_row(*item) for item in shown.items())])

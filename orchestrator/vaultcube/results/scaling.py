@@ -60,7 +60,7 @@ def measure_training(
         return Measurement(missing=dict.fromkeys(NAMES, reason), disturbances=_unreadable(garbled))
 
     metrics: dict[str, Metric] = {}
-    missing: dict[str, str] = {"gpu_utilisation": "no telemetry was recorded"}
+    missing: dict[str, str] = {}
     _completion(events, expected, status, metrics, missing)
     _allreduce(events, expected, metrics, missing)
 
@@ -79,7 +79,6 @@ def measure_training(
 NAMES = (
     "throughput_samples_per_s",
     "scaling_efficiency",
-    "gpu_utilisation",
     "ranks_lost",
     "allreduce_mismatches",
     "losses_not_finite",

@@ -7,12 +7,14 @@ from datetime import datetime
 from pathlib import Path
 
 from vaultcube import workloads
-from vaultcube.results.events import AnyEvent, EventLog, Frameworks, Started
+from vaultcube.gpu.observed import observe
+from vaultcube.results.events import AnyEvent, Device, EventLog, Frameworks, Started
 from vaultcube.results.judge import Measurement, judge
 from vaultcube.results.schema import Failure, Provenance, Result, RunInfo, Status, Verdict
-from vaultcube.results.store import RunDirectory
+from vaultcube.results.store import TELEMETRY, RunDirectory
 from vaultcube.stack.outcome import Outcome
 from vaultcube.stack.plan import Plan
+from vaultcube.stack.telemetry import recorder_said
 
 RESOLVED = "compose.resolved.json"
 
@@ -41,10 +43,15 @@ def build_result(
     workload = workloads.load(plan.workload)
     params = workload.params_type.model_validate(plan.params)
     measured = workload.measure(log.events, log.garbled, params, world_size=plan.world_size, status=outcome.status)
-    disturbances = [*outcome.disturbances, *strayed(plan, log.events), *measured.disturbances]
-    measured = Measurement(measured.metrics, measured.missing, disturbances)
+    seen, simulated = telemetry_of(plan, directory, log.events)
+    simulated = simulated or plan.simulated
+    measured = Measurement(
+        {**measured.metrics, **seen.metrics},
+        {**measured.missing, **seen.missing},
+        [*plan.shared, *outcome.disturbances, *strayed(plan, log.events), *measured.disturbances, *seen.disturbances],
+    )
     checks, verdict = judge(
-        workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=plan.simulated
+        workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=simulated
     )
     if verdict is Verdict.PASS and outcome.status is not Status.COMPLETED:
         # Good figures of a run that then went wrong prove nothing.
@@ -62,7 +69,7 @@ def build_result(
             error=Failure(code=error.code, message=error.message, next_step=error.next_step) if error else None,
         ),
         verdict=verdict,
-        simulated=plan.simulated,
+        simulated=simulated,
         device=plan.device,
         checks=checks,
         metrics=dict(measured.metrics),
@@ -72,6 +79,25 @@ def build_result(
         provenance=provenance.model_copy(update={"frameworks": versions}),
         artifacts=directory.artifacts(),
     )
+
+
+def telemetry_of(plan: Plan, directory: RunDirectory, events: Sequence[AnyEvent]) -> tuple[Measurement, bool]:
+    """Return what the run's telemetry says about it, or why it says nothing; and whether it came from a simulator."""
+    ranks = {event.rank: event.uuid for event in events if isinstance(event, Device) and event.uuid is not None}
+    intervals = workloads.load(plan.workload).intervals(events)
+    path = directory.path / TELEMETRY
+    if not path.is_file():
+        said = recorder_said(directory)
+        why = f"no telemetry was recorded: {said}" if said else "no telemetry was recorded"
+        return observe(plan.gpus, None, intervals, ranks, why_none=why), False
+    from vaultcube.gpu.telemetry import Telemetry, TelemetryError
+
+    try:
+        with Telemetry.open(path) as telemetry:
+            return observe(plan.gpus, telemetry, intervals, ranks), telemetry.meta.simulated
+    except TelemetryError:
+        # Its text names the file's place, and a run that was copied is judged the same.
+        return observe(plan.gpus, None, intervals, ranks, why_none="the recorded telemetry cannot be read"), False
 
 
 def strayed(plan: Plan, events: Sequence[AnyEvent]) -> list[str]:

@@ -130,7 +130,7 @@ class Ddp(Workload):
         return {DATA_MOUNT: params.data} if params.data else {}
 
     def checks(self, targets: DdpTargets) -> list[CheckSpec]:
-        """Return scaling, throughput, utilisation, and the three checks that hold on the CPU too."""
+        """Return scaling, throughput, what telemetry shows, and the three checks that hold on the CPU too."""
         from vaultcube.results.judge import CheckSpec
         from vaultcube.results.schema import Target
 
@@ -155,6 +155,18 @@ class Ddp(Workload):
                 target=Target(op=">=", value=targets.gpu_utilisation, unit="ratio"),
                 timed=True,
                 needs_gpu=True,
+            ),
+            CheckSpec(
+                name="pcie_link",
+                metric="pcie_link_ratio",
+                target=Target(op=">=", value=1, unit="ratio"),
+                needs_gpu=True,
+            ),
+            CheckSpec(
+                name="no_gpu_lost", metric="gpus_lost", target=Target(op="==", value=0, unit="GPUs"), needs_gpu=True
+            ),
+            CheckSpec(
+                name="no_xid", metric="xids_hardware", target=Target(op="==", value=0, unit="events"), needs_gpu=True
             ),
             CheckSpec(name="no_rank_lost", metric="ranks_lost", target=Target(op="==", value=0, unit="ranks")),
             CheckSpec(

@@ -89,7 +89,7 @@ def test_a_clock_that_was_set_back_does_not_end_a_run_before_it_began(tmp_path: 
 def test_a_run_on_the_cpu_has_no_verdict_on_gpus(tmp_path: Path) -> None:
     found = collect(recorded(tmp_path, "good", plan(box(0), ranks=4, given={"windows": 5, "batch_size": 256})))
     assert (found.device, found.gpus) == ("cpu", [])
-    assert [check.verdict for check in found.checks] == [Verdict.UNAVAILABLE] * 3 + [Verdict.PASS] * 3
+    assert [check.verdict for check in found.checks] == [Verdict.UNAVAILABLE] * 6 + [Verdict.PASS] * 3
     # The figures are told all the same.
     assert found.checks[0].measured is not None
 

@@ -108,7 +108,11 @@ def test_a_run_that_works_leaves_everything_but_containers(bench: Bench) -> None
         "compose.resolved.json",
         "container.log",
         "results/events.jsonl",
+        # The GPUs of the plan are not there to be recorded.
+        "telemetry/recorder.log",
     }
+    reasons = {check.name: check.reason for check in found.checks}
+    assert reasons["gpu_utilisation"].startswith("no telemetry was recorded: ")
 
 
 def test_the_container_says_why_it_failed(bench: Bench) -> None:

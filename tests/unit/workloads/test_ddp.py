@@ -105,8 +105,12 @@ def test_checks_that_need_no_gpu_hold_on_the_cpu_too() -> None:
         "allreduce_correct",
         "loss_finite",
     }
-    # What is timed is also what a disturbance spoils.
-    assert all(spec.timed == spec.needs_gpu for spec in specs.values())
+    # What is timed is what a disturbance spoils; a GPU that was lost stays lost.
+    assert {name for name, spec in specs.items() if spec.timed} == {
+        "scaling_efficiency",
+        "throughput",
+        "gpu_utilisation",
+    }
 
 
 def test_targets_come_from_the_profile() -> None:

@@ -8,6 +8,7 @@ from tests.unit.support import ROOT
 
 from vaultcube import workloads
 from vaultcube.errors import BadParameterError, NotFoundError, ProfileError
+from vaultcube.gpu.observed import NAMES as FROM_TELEMETRY
 from vaultcube.results.profile import Profile, load_profile
 from vaultcube.results.schema import Status
 from vaultcube.stack.assets import PROFILES
@@ -59,7 +60,7 @@ def test_every_check_looks_at_a_metric_that_is_measured_or_explained(workload: W
     params = workload.resolve("smoke", {}, "cpu")
     found = workload.measure([], [], params, world_size=2, status=Status.FAILED)
     specs = workload.checks(workload.targets_type())
-    assert {spec.metric for spec in specs} <= {*found.metrics, *found.missing}
+    assert {spec.metric for spec in specs} <= {*found.metrics, *found.missing, *FROM_TELEMETRY}
     assert len({spec.name for spec in specs}) == len(specs)
 
 
