@@ -29,6 +29,10 @@ def plain(value):
         return value
     if isinstance(value, ctypes.Structure):
         return {name: plain(getattr(value, name)) for name, *_ in value._fields_}
+    if isinstance(value, ctypes._SimpleCData):
+        return value.value
+    if isinstance(value, ctypes.Array):
+        return list(value)
     if hasattr(value, "__dict__"):
         return value.__dict__
     return list(value)

@@ -205,7 +205,12 @@ def _integer(text: str) -> int:
 def _value(key: str, text: str, numbers: dict[str, str]) -> Value:
     if len(text) > MAX_TEXT:
         raise ValueError(f"{key} has more than {MAX_TEXT} characters")
-    return _integer(text) if key in numbers and text not in ERRORS else text
+    if key not in numbers or text in ERRORS:
+        return text
+    try:
+        return _integer(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _check(key: str, value: Value | None, numbers: dict[str, str], texts: dict[str, str]) -> None:

@@ -51,7 +51,7 @@ static void row(const struct device *device) {
     shown(util, sizeof util, status, rates.gpu, "", "%");
     nvml.nvmlDeviceGetMemoryInfo_v2(gpu, &used);
     snprintf(memory, sizeof memory, "%6lluMiB / %6lluMiB", used.used >> 20, used.total >> 20);
-    printf("|%4s %5s %5s %14s / %5s | %22s | %7s %12s |\n",
+    printf("|%4s %5s %5s %15s / %5s | %22s | %7s %12s |\n",
            reading(fan, sizeof fan, "nvmlDeviceGetFanSpeed", gpu, 1, "", "%"), temperature,
            reading(pstate, sizeof pstate, "nvmlDeviceGetPerformanceState", gpu, 1, "P", ""),
            reading(draw, sizeof draw, "nvmlDeviceGetPowerUsage", gpu, 1000, "", "W"),
