@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_PROFILE = "vault-cube-5090"
 
 FlavourName = Literal["auto", "cu124", "cu128", "cpu"]
+RecorderName = Literal["process", "container", "off"]
 
 
 class WorkloadGroup(TyperGroup):
@@ -123,6 +124,13 @@ def _bench(
     ranks: Annotated[int | None, typer.Option(min=1, max=1024, help="Ranks on the CPU.", show_default="2")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory limit of the container (8g).", show_default=False)] = None,
     timeout: Annotated[str | None, typer.Option(help="Stop the run after this long (30m).", show_default=False)] = None,
+    recorder: Annotated[
+        RecorderName | None,
+        typer.Option(
+            help="What records the GPUs: a process, a container that outlives it, or nothing.", show_default="process"
+        ),
+    ] = None,
+    telemetry_hz: Annotated[float, typer.Option(min=0.1, max=10, help="Samples of each GPU a second.")] = 1.0,
     results_dir: ResultsDir = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, the override and the docker command; run nothing.")
@@ -144,6 +152,8 @@ def _bench(
         timeout_s=parse_duration(timeout) if timeout is not None else None,
         memory_bytes=parse_memory(memory) if memory is not None else None,
         ranks=ranks,
+        recorder=recorder,
+        telemetry_hz=telemetry_hz,
         share=share,
     )
     session = bench.Session(workload, request, profile=profile, results_root=results_root(results_dir), probe=ctx.obj)
