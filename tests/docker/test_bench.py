@@ -21,7 +21,7 @@ from vaultcube.stack.outcome import Outcome
 
 pytestmark = [pytest.mark.docker, pytest.mark.image, pytest.mark.usefixtures("image")]
 
-ON_GPUS = {"scaling_efficiency", "throughput", "gpu_utilisation"}
+ON_GPUS = {"scaling_efficiency", "throughput", "gpu_utilisation", "pcie_link", "no_gpu_lost", "no_xid"}
 
 
 @pytest.fixture(scope="module")
