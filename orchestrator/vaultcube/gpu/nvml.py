@@ -68,6 +68,7 @@ class Nvml:
         self.simulated = False
         self.missing: list[tuple[int, Problem]] = []
         self._devices: list[Any] = []
+        self._uuids: list[tuple[Any, str]] = []
         self._events: Any = None
         # What each device was found not to tell is not asked again.
         self._queries: dict[int, list[tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]]] = {}
@@ -109,12 +110,13 @@ class Nvml:
             NvmlError: NVML does not answer.
         """
         found = []
-        self._devices, self.missing = [], []
+        self._devices, self._uuids, self.missing = [], [], []
         for index in range(self._ask(self._nvml.nvmlDeviceGetCount)):
             try:
                 device = self._ask(self._nvml.nvmlDeviceGetHandleByIndex, index)
                 found.append(self._describe(index, device))
                 self._devices.append(device)
+                self._uuids.append((device, found[-1].uuid))
             except NvmlError as error:
                 self.missing.append((index, error.problem))
         return found
@@ -221,10 +223,13 @@ class Nvml:
         return found
 
     def _uuid(self, device: Any) -> str | None:
+        if not device:
+            return None
+        # A lost GPU cannot say its name, and its handle is still the one that we know.
+        known = next((uuid for one, uuid in self._uuids if _address(one) == _address(device)), None)
         try:
-            return _text(self._nvml.nvmlDeviceGetUUID(device)) if device else None
+            return known or _text(self._nvml.nvmlDeviceGetUUID(device))
         except self._nvml.NVMLError:
-            # A lost GPU cannot say its name; its handle may still be one that we know.
             return None
 
     def _describe(self, index: int, device: Any) -> GpuInfo:
@@ -365,6 +370,13 @@ class Nvml:
     def _problem(self, error: Any) -> NvmlError:
         known = next((word for name, word in _PROBLEMS.items() if getattr(self._nvml, name) == error.value), None)
         return NvmlError(known or "unknown", str(error))
+
+
+def _address(device: Any) -> int:
+    """Return where the driver keeps a device, which is what a handle is."""
+    from ctypes import addressof
+
+    return addressof(device.contents)
 
 
 def _pci(bus_id: str) -> str:
