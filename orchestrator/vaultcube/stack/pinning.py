@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from vaultcube.gpu.pinning import HOOK, PinningFacts, cdi_names, qualified
-from vaultcube.gpu.preflight.parse import LISTING_ENGINE, version_of
 
 # An engine's PATH is not ours: these are in it wherever systemd starts it.
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -25,12 +24,11 @@ def pinning_facts(info: Mapping[str, Any]) -> PinningFacts:
     """
     folders = info.get("CDISpecDirs") or ()
     listed = info.get("DiscoveredDevices")
-    cdi: frozenset[str] | None = None
-    # One that could list its devices and found none leaves them out.
-    if listed is not None or (folders and version_of(str(info.get("ServerVersion"))) >= LISTING_ENGINE):
-        cdi = qualified(listed or ())
-    elif folders:
-        cdi = frozenset().union(*map(cdi_names, _specifications(folders)))
+    if listed is not None:
+        cdi: frozenset[str] | None = qualified(listed)
+    else:
+        # A newer engine that found none leaves them out as well: then there is nothing in its folders.
+        cdi = frozenset().union(*map(cdi_names, _specifications(folders))) if folders else None
     return PinningFacts(cdi, hook=find_hook() is not None or _configured(info))
 
 
