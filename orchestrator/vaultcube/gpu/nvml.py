@@ -55,7 +55,7 @@ class Nvml:
     Attributes:
         driver: the driver's version.
         cuda: the newest CUDA version that the driver runs, such as `13.0`.
-        simulated: true when the library is a simulator's.
+        simulated: true when the library is a simulator's, started or not.
         missing: indices of the GPUs that `gpus` found not to answer, and why.
 
     Raises:
@@ -86,8 +86,10 @@ class Nvml:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise self._problem(error) from error
-        try:
+        finally:
+            # Also of a driver that does not start.
             self.simulated = hasattr(pynvml.nvmlLib, SIMULATED_SYMBOL)
+        try:
             self.driver = _text(self._ask(pynvml.nvmlSystemGetDriverVersion))
             version = self._optional(pynvml.nvmlSystemGetCudaDriverVersion_v2)
             self.cuda = None if version is None else f"{version // 1000}.{version % 1000 // 10}"
