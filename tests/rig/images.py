@@ -67,6 +67,7 @@ def build(names: list[str]) -> None:
         RigError: as named for `load`.
     """
     old = _docker("image", "ls", "--filter", f"reference={KEPT}", "--format", "{{.Repository}}:{{.Tag}}").split()
+    before = _docker("image", "ls", "--quiet", "--no-trunc", PYTHON)
     # As the real image has it, so that its cache serves.
     python = ["--file", "images/pytorch/Dockerfile", "--target", "python", "--build-arg", f"BASE_IMAGE={_base()}"]
     if bundle := next((os.environ[name] for name in ("PIP_CERT", "SSL_CERT_FILE") if os.environ.get(name)), None):
@@ -75,8 +76,12 @@ def build(names: list[str]) -> None:
     rig = ["--file", str(HERE / "Dockerfile"), "--build-context", f"rig={HERE}", "--build-arg", f"PYTHON={PYTHON}"]
     for flavour, name in zip(FLAVOURS, names, strict=True):
         _docker("build", "--quiet", *rig, "--build-arg", f"FLAVOUR={flavour}", "--tag", name, "images")
-    if gone := set(old) - set(names):
-        _docker("image", "rm", *sorted(gone))
+    gone = set(old) - set(names)
+    if before != _docker("image", "ls", "--quiet", "--no-trunc", PYTHON):
+        gone.add(before)
+    # Names before the image that they were built on. Another run may have been here first, which is no failure.
+    for one in sorted(gone - {""}, reverse=True):
+        subprocess.run(["docker", "image", "rm", one], capture_output=True, timeout=60, check=False)
 
 
 def pace(box: Path, step_s: float) -> None:
