@@ -13,6 +13,7 @@ Problem = Literal[
     "mismatch",  # the library is of another version than the loaded module: the driver was updated, reboot
     "permission",  # the device files may not be opened
     "lost",  # the GPU has fallen off the bus, or asks for a reset
+    "hang",  # a question is not answered at all: the driver, or the GPU behind it, has stopped
     "unknown",  # anything else, a container that lost its devices among it
 ]
 

@@ -37,6 +37,7 @@ CREATE TABLE sessions (           -- one row each time a recorder began to write
     simulated INTEGER NOT NULL,   -- 1: the driver is a simulator's
     vaultcube TEXT NOT NULL,
     kernel_log TEXT,              -- what was followed for faults; NULL: nothing could be read
+    xid_events INTEGER NOT NULL,  -- 1: NVML reports Xids of at least one GPU
     ended_ms INTEGER,             -- NULL: it is going on, or was killed
     ended_by TEXT
 );
@@ -143,6 +144,7 @@ class Begun(NamedTuple):
     cuda: str | None
     simulated: bool
     kernel_log: str | None
+    xid_events: bool
 
 
 class Before(NamedTuple):
@@ -253,11 +255,11 @@ class Writer:
         sql = "INSERT INTO happenings (t_ms, kind, gpu, code, count, sources, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
         return self._db.execute(sql, row).lastrowid or 0
 
-    def amend(self, number: int, *, position: int | None, count: int, sources: str) -> None:
-        """Say more of an event: which GPU it was on, how often it came, and who saw it."""
+    def amend(self, number: int, *, position: int | None, count: int, sources: str, detail: Mapping[str, Any]) -> None:
+        """Say more of an event: which GPU it was on, how often it came, who saw it, and what they said."""
         gpu = None if position is None else self._gpus[position]
-        sql = "UPDATE happenings SET gpu = ?, count = ?, sources = ? WHERE id = ?"
-        self._db.execute(sql, (gpu, count, sources, number))
+        sql = "UPDATE happenings SET gpu = ?, count = ?, sources = ?, detail = ? WHERE id = ?"
+        self._db.execute(sql, (gpu, count, sources, json.dumps(detail), number))
 
     def clock(self, mono_ms: int, wall_ms: int) -> None:
         """Say what wall time it is."""
@@ -304,10 +306,11 @@ class Writer:
                 away = max(begun.wall_ms - self._wall(end), 1)
                 self._base = begun.mono_ms - end - away
             before = Before(begun.mono_ms - self._base - end, last[1])
-        row = (self._t(begun.mono_ms), self._base, *begun[2:7], __version__, begun.kernel_log)
+        row = (self._t(begun.mono_ms), self._base, *begun[2:7], __version__, *begun[7:])
         sql = """
-            INSERT INTO sessions (t_ms, base_ms, boot_id, period_ms, driver, cuda, simulated, vaultcube, kernel_log)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+            INSERT INTO sessions (t_ms, base_ms, boot_id, period_ms, driver, cuda, simulated, vaultcube, kernel_log,
+                                  xid_events)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """
         self._number = self._db.execute(sql, row).lastrowid
         return before

@@ -49,6 +49,7 @@ class Meta(NamedTuple):
         boot_id: the kernel's, in the last session.
         period_s: time between two readings, in the last session.
         kernel_log: what was followed for faults, or None when nothing could be.
+        xid_events: whether NVML reports Xids. With neither of the two, no Xid says nothing.
         sessions: how often a recorder began to write.
         started_s, last_s: when the first began, and the last moment that it knows of.
         started_wall_s: the first, in Unix time.
@@ -63,6 +64,7 @@ class Meta(NamedTuple):
     boot_id: str
     period_s: float
     kernel_log: str | None
+    xid_events: bool
     sessions: int
     started_s: float
     last_s: float
@@ -90,7 +92,7 @@ class Event(NamedTuple):
 
 
 _META: Final = """
-SELECT boot_id, driver, cuda, period_ms, kernel_log, ended_by, base_ms, session,
+SELECT boot_id, driver, cuda, period_ms, kernel_log, xid_events, ended_by, base_ms, session,
     (SELECT max(simulated) FROM sessions), (SELECT min(t_ms) FROM sessions), (SELECT min(wall_ms - t_ms) FROM clock
     WHERE t_ms = (SELECT min(t_ms) FROM clock)),
     max(coalesce((SELECT max(id) >> 6 FROM readings), 0), coalesce((SELECT max(t_ms) FROM happenings), 0),
@@ -146,7 +148,7 @@ class Telemetry:
         found = self._ask(_META)
         if not found:
             raise TelemetryError("the recorder broke off before its first reading")
-        boot, driver, cuda, period, log, ended, base, sessions, simulated, first, wall, last = found[0]
+        boot, driver, cuda, period, log, xids, ended, base, sessions, simulated, first, wall, last = found[0]
         gpus = self._ask(
             "SELECT uuid, nvml_index, name, pci_bus_id, memory_total_bytes, power_limit_mw, temperature_limit_c, "
             "pcie_gen_max, pcie_width_max FROM gpus ORDER BY gpu"
@@ -159,6 +161,7 @@ class Telemetry:
             boot_id=boot,
             period_s=period / 1000,
             kernel_log=log,
+            xid_events=bool(xids),
             sessions=sessions,
             started_s=(first + base) / 1000,
             last_s=(last + base) / 1000,
