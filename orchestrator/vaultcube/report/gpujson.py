@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vaultcube.gpu.clockevents import THROTTLE_MASK, names
 from vaultcube.gpu.limits import memory_bandwidth, tensor_peak
 from vaultcube.report.gpuwords import next_step
 from vaultcube.stack.snapshot import GpuState, Snapshot
 
+if TYPE_CHECKING:
+    from vaultcube.stack.watch import Frame
+
 
 def document(seen: Snapshot) -> dict[str, Any]:
     """Return the whole document of `vaultcube gpus --json`."""
     return {"schema": "vaultcube.gpus/1", **common(seen), "links": [link._asdict() for link in seen.links]}
+
+
+def monitor_document(frame: Frame) -> dict[str, Any]:
+    """Return the whole document of `vaultcube monitor --once --json`."""
+    return {
+        "schema": "vaultcube.monitor/1",
+        "time": frame.time.isoformat(),
+        **common(frame.seen),
+        "system": frame.system._asdict(),
+    }
 
 
 def common(seen: Snapshot) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def _reading(state: GpuState, *, known: bool) -> tuple[str, ...]:
     info, now = state.info, state.reading
     holders = held_by(state, known=known)
     if now.problem is not None:
-        return str(info.index), *["-"] * 5, f"{LOST if now.problem == 'lost' else now.problem} (was held by {holders})"
+        held = f", held by {holders}" if state.holders else ""
+        return str(info.index), *["-"] * 5, f"{LOST if now.problem == 'lost' else now.problem}{held}"
     return (
         str(info.index),
         f"{gib(now.memory_used_bytes)}/{gib(info.memory_total_bytes)}",

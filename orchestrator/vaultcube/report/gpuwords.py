@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from vaultcube.gpu.readings import Problem
-
 if TYPE_CHECKING:
     from vaultcube.gpu.leases import Holder
     from vaultcube.stack.snapshot import GpuState, Snapshot
 
 SIMULATED: Final = "SIMULATED: the GPUs are not real ones"
-NEXT_STEPS: Final[dict[Problem, str]] = {
+NEXT_STEPS: Final[dict[str, str]] = {
     "no-library": "Install the NVIDIA driver, or go on without: every verb works on the CPU.",
     "no-driver": "Load the driver (sudo modprobe nvidia); if it refuses, `sudo dmesg` says why. Secure Boot may.",
     "mismatch": "The driver was updated under the running one: reboot.",
     "permission": "Let this user open /dev/nvidia* (ls -l shows whose they are), or use sudo.",
     "lost": "Read the kernel log (sudo dmesg | grep -E 'NVRM|AER'), then reboot: only that brings a lost GPU back.",
+    "hang": "The driver, or a GPU, has stopped: read the kernel log (sudo dmesg | grep NVRM), then reboot.",
     "unknown": "Run nvidia-smi. In a container whose devices were taken away: recreate it.",
 }
 NO_GPU: Final = "See whether the bus has one (lspci -d 10de:) and what the driver said (sudo dmesg | grep NVRM)."

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from vaultcube.results.schema import Model
 
-Trouble = Literal["no-library", "no-driver", "mismatch", "permission", "lost", "unknown"]
+Trouble = Literal["no-library", "no-driver", "mismatch", "permission", "lost", "hang", "unknown"]
 
 
 class HolderStatus(Model):

@@ -69,8 +69,9 @@ def take_snapshot(asked: Containers) -> Snapshot:
     Args:
         asked: who the containers are; given up after `PATIENCE_S`.
     """
+    nvml = Nvml()
     try:
-        with Nvml() as nvml:
+        with nvml:
             infos = nvml.gpus()
             readings = [nvml.read(position) for position in range(len(infos))]
             processes = processes_of(nvml, infos)
@@ -81,7 +82,7 @@ def take_snapshot(asked: Containers) -> Snapshot:
                 links = []
         containers, reason = asked.result(PATIENCE_S)
     except NvmlError as error:
-        return Snapshot(problem=error.problem, reason=str(error))
+        return Snapshot(simulated=nvml.simulated, problem=error.problem, reason=str(error))
     return put(nvml, infos, readings, processes, containers, reason)._replace(links=tuple(links))
 
 
