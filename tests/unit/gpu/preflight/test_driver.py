@@ -8,16 +8,17 @@ import pytest
 from tests.unit.gpu.preflight.machines import NO_LIBRARY, bare, box, found, nvml, one_of, reading
 
 from vaultcube.gpu.preflight.facts import Asked, Driver, Facts, PciGpu, Unseen
+from vaultcube.gpu.readings import Problem
 from vaultcube.gpu.xid import Fault
 
 NO_DRIVER = Unseen("NVML: Driver Not Loaded", "no-driver")
 MISMATCH = Unseen("NVML: Driver/library version mismatch", "mismatch")
 PERMISSION = Unseen("NVML: Insufficient Permissions", "permission")
 UNKNOWN = Unseen("NVML: Unknown Error", "unknown")
-LOST = (2, "lost")
+LOST: tuple[int, Problem] = (2, "lost")
 OPEN = Driver("580.95.05", open_modules=True)
 CLOSED = Driver("580.95.05", open_modules=False)
-ADA = {"compute_capability": "8.9", "name": "NVIDIA GeForce RTX 4090"}
+ADA: dict[str, Any] = {"compute_capability": "8.9", "name": "NVIDIA GeForce RTX 4090"}
 FAILED = (Fault("init-failed", "0000:01:00", text="RmInitAdapter failed! (0x22:0x56:884)"),)
 UNLISTED: dict[str, Any] = {"nvml": nvml(0)}
 

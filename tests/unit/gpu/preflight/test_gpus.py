@@ -22,7 +22,11 @@ def told(**changes: Any) -> dict[str, Any]:
 
 
 ECC = one_of(nvml(ecc=True, now=reading(ecc_uncorrected=0)), 0)
-ADA = {"name": "NVIDIA GeForce RTX 4090", "compute_capability": "8.9", "memory_total_bytes": 24564 * 2**20}
+ADA: dict[str, Any] = {
+    "name": "NVIDIA GeForce RTX 4090",
+    "compute_capability": "8.9",
+    "memory_total_bytes": 24564 * 2**20,
+}
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,8 @@ def test_an_engine_that_lists_cdi_devices() -> None:
     engine = parse_engine(recorded("docker-info-28.3.json"))
     assert isinstance(engine, Engine)
     assert engine.cdi_dirs == ("/etc/cdi", "/var/run/cdi")
-    assert engine.cdi_devices == {
-        *("0", "1", "all"),
-        "GPU-0b6b7808-c002-f593-ac86-cd8e57757b94",
-        "GPU-1c7c8919-d113-06a4-bd97-de9f68868ca5",
-    }
+    uuids = {"GPU-0b6b7808-c002-f593-ac86-cd8e57757b94", "GPU-1c7c8919-d113-06a4-bd97-de9f68868ca5"}
+    assert engine.cdi_devices == frozenset({"0", "1", "all", *uuids})
     assert "nvidia" in engine.runtimes
     assert engine.cgroup_driver == "systemd"
     assert not engine.rootless

@@ -30,7 +30,7 @@ from vaultcube.gpu.preflight.facts import (
     Toolkit,
     Unseen,
 )
-from vaultcube.gpu.readings import GpuInfo, Reading
+from vaultcube.gpu.readings import GpuInfo, Problem, Reading
 from vaultcube.gpu.selection import GpuRequest
 from vaultcube.gpu.xid import Fault
 from vaultcube.results.doctor import FindingStatus
@@ -100,7 +100,9 @@ def test_a_check_says_the_same_when_nothing_but_its_needs_was_looked_at(check: C
 
 @every_check
 def test_what_cannot_be_seen_never_passes(check: Check) -> None:
-    blind = {field.name: Unseen("it is dark", "no-driver") for field in fields(Facts) if field.name != "asked"}
+    blind: dict[str, Any] = {
+        field.name: Unseen("it is dark", "no-driver") for field in fields(Facts) if field.name != "asked"
+    }
     assert check.run(Facts(**blind)).status in {FindingStatus.UNAVAILABLE, FindingStatus.FAIL}
     assert check.run(Facts()).status in {FindingStatus.UNAVAILABLE, FindingStatus.FAIL}
 
@@ -135,7 +137,7 @@ readings = st.builds(
 @st.composite
 def nvmls(draw: st.DrawFn) -> Nvml:
     pairs: list[tuple[GpuInfo, Reading]] = draw(st.lists(st.tuples(infos, readings), max_size=5))
-    missing = draw(st.lists(st.tuples(st.integers(0, 20), st.just("lost")), max_size=3))
+    missing: list[tuple[int, Problem]] = draw(st.lists(st.tuples(st.integers(0, 20), st.just("lost")), max_size=3))
     gpus, now = tuple(gpu for gpu, _ in pairs), tuple(one for _, one in pairs)
     return Nvml(draw(words), draw(st.none() | words), gpus, now, tuple(missing), draw(st.booleans()))
 
