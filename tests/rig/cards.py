@@ -168,7 +168,8 @@ RTX_4090 = Card(
         "clock_max_video_mhz": 2415,
         "pcie_gen_max": 4,
         "pcie_gen_device": 4,
-        "gsp_mode": 1,
+        # Under the proprietary module of its driver, this card runs without that firmware.
+        "gsp_mode": 0,
     },
     idle={**RTX_5090.idle, "power_mw": 21_000, "temperature_c": 34, "clock_graphics_mhz": 210, "clock_sm_mhz": 210},
     load={
