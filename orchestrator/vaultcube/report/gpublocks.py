@@ -43,9 +43,13 @@ def block(frame: Frame, state: GpuState, width: int, glyphs: Glyphs, most: int |
     if state.reading.problem is not None:
         where = f"  {_trouble(frame, state)}, at {short_pci(info.pci_bus_id)}"
         return [title, *(Text(f"  {line}", "bold red") for line in wrap(where, width - 2))]
-    holder = Text(_holder(frame, state), "cyan" if state.holders else "dim")
-    gap = width - title.cell_len - holder.cell_len
-    lines = [Text.assemble(title, " " * gap, holder)] if gap > 1 else [title, Text("  ").append_text(holder)]
+    holder, style = _holder(frame, state), "cyan" if state.holders else "dim"
+    gap = width - title.cell_len - len(holder)
+    lines = [title]
+    if gap > 1:
+        title.append(" " * gap).append(holder, f"not bold {style}")
+    else:
+        lines += [Text(f"  {line}", style) for line in wrap(holder, width - 2)]
     lines += _gauges(frame.histories.get(info.uuid), state, width, glyphs)
     if words := slowed_by(state):
         first, *more = wrap(f"SLOWED BY {words}", width - 2)

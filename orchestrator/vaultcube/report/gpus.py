@@ -66,7 +66,7 @@ def text(seen: Snapshot, *, color: bool = False) -> str:
         parts.append(paint(33, SIMULATED) + "\n")
     parts.append("\n" + paint.lost(table(_now(seen), width=WIDTH)))
     if seen.holders_reason:
-        parts += [line + "\n" for line in wrap(f"Containers are not counted: {seen.holders_reason}.", WIDTH)]
+        parts += [line + "\n" for line in wrap(f"Containers are not counted: {seen.holders_reason}", WIDTH)]
     for note in seen.notes:
         parts += [line + "\n" for line in wrap(note, WIDTH)]
     if (step := next_step(seen)) is not None:

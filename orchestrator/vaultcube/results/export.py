@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from vaultcube.errors import VaultCubeError, all_errors
 from vaultcube.results.events import Known
-from vaultcube.results.schema import Result
+from vaultcube.results.gpus import GpusDocument, MonitorDocument
+from vaultcube.results.schema import Model, Result
 
 ERRORS_HEAD = """\
 # Errors
@@ -29,10 +30,14 @@ Exit codes: 0 done, or a verdict of PASS (or UNAVAILABLE without `--strict`); 1 
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON Schemas (draft 2020-12) by file name: a result, and one line of events.jsonl."""
+    """Return the JSON Schemas (draft 2020-12) by file name: what verbs print, a result, one line of events.jsonl."""
     draft = "https://json-schema.org/draft/2020-12/schema"
+    printed: dict[str, type[Model]] = {"result": Result, "gpus": GpusDocument, "monitor": MonitorDocument}
     return {
-        "result.schema.json": {"$schema": draft, **Result.model_json_schema(by_alias=True, mode="serialization")},
+        **{
+            f"{name}.schema.json": {"$schema": draft, **model.model_json_schema(by_alias=True, mode="serialization")}
+            for name, model in printed.items()
+        },
         "event.schema.json": {"$schema": draft, **TypeAdapter(Known).json_schema(by_alias=True)},
     }
 
