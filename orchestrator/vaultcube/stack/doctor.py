@@ -85,7 +85,7 @@ def run_doctor(wanted: DoctorRequest, *, results_root: Path, docker: Docker) -> 
     found = looked_at(facts)
     return DoctorReport(
         vaultcube=__version__,
-        simulated=isinstance(facts.nvml, Nvml) and facts.nvml.simulated,
+        simulated=facts.simulated,
         engine=facts.engine.version if isinstance(facts.engine, Engine) else None,
         driver=facts.nvml.driver if isinstance(facts.nvml, Nvml) else None,
         flavour=_flavour(facts),

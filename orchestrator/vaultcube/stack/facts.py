@@ -129,7 +129,8 @@ def look(
             seen |= _of_engine(seen["engine"])
     finally:
         questions.close()
-    return Facts(asked=asked, **{name: value for name, value in seen.items() if name in wanted})
+    simulated = host.is_simulated() or seen.get("simulated", False)
+    return Facts(asked, simulated, **{name: value for name, value in seen.items() if name in wanted})
 
 
 def _engine(seen: Finished) -> Engine | Unseen:
@@ -172,14 +173,16 @@ def _of_engine(engine: Engine | Unseen) -> dict[str, Any]:
 
 def _nvml(holders: Callable[[Nvml, Sequence[GpuInfo]], Holders | None]) -> dict[str, Any]:
     """Return what NVML says, and who holds the GPUs."""
+    nvml = Nvml()
     try:
-        with Nvml() as nvml:
+        with nvml:
             gpus = nvml.gpus()
             readings = tuple(nvml.read(position) for position in range(len(gpus)))
-            seen = known.Nvml(nvml.driver, nvml.cuda, tuple(gpus), readings, tuple(nvml.missing), nvml.simulated)
-            return {"nvml": seen, "holders": holders(nvml, gpus)}
+            seen = known.Nvml(nvml.driver, nvml.cuda, tuple(gpus), readings, tuple(nvml.missing))
+            return {"nvml": seen, "holders": holders(nvml, gpus), "simulated": nvml.simulated}
     except NvmlError as error:
-        return {"nvml": Unseen(str(error), error.problem), "holders": Unseen("NVML does not answer (see driver)")}
+        unseen = Unseen("NVML does not answer (see driver)")
+        return {"nvml": Unseen(str(error), error.problem), "holders": unseen, "simulated": nvml.simulated}
 
 
 def _holders(docker: Docker, nvml: Nvml, gpus: Sequence[GpuInfo], engine: Engine | Unseen) -> Holders:

@@ -52,6 +52,11 @@ def host_path(path: str) -> Path:
     return Path(os.environ.get(ROOT_VARIABLE) or "/") / path.lstrip("/")
 
 
+def is_simulated() -> bool:
+    """Say whether these files are another machine's than this one's."""
+    return bool(os.environ.get(ROOT_VARIABLE))
+
+
 def read_driver() -> Driver | Unseen:
     """Return the loaded kernel module."""
     path = host_path("/proc/driver/nvidia/version")

@@ -17,7 +17,7 @@ from vaultcube.stack.facts import look
 from vaultcube.stack.signals import Stop
 
 RECORDED = DATA / "preflight"
-EVERYTHING = frozenset(field.name for field in fields(Facts)) - {"asked"}
+EVERYTHING = frozenset(field.name for field in fields(Facts)) - {"asked", "simulated"}
 SOCKET = "unix:///var/run/docker.sock"
 
 
@@ -63,6 +63,15 @@ def test_only_what_is_wanted_is_asked_for(recording: Recording, tmp_path: Path) 
     assert recording.calls[1:] == ["info --format {{json .}}"]
     assert found.compose == NOT_ASKED
     assert look(set(), Asked(), docker=Docker()) == Facts()
+
+
+def test_files_of_another_machine_are_a_simulation(
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy(recording)
+    assert not look(EVERYTHING, Asked(), docker=Docker()).simulated
+    monkeypatch.setenv("VAULTCUBE_HOST_ROOT", str(tmp_path))
+    assert look({"pci"}, Asked(), docker=Docker()).simulated
 
 
 def test_a_dead_engine_keeps_nothing_else_from_being_seen(recording: Recording, tmp_path: Path) -> None:

@@ -132,7 +132,6 @@ class Nvml(NamedTuple):
     gpus: tuple[GpuInfo, ...] = ()
     readings: tuple[Reading, ...] = ()
     missing: tuple[tuple[int, Problem], ...] = ()
-    simulated: bool = False
 
 
 class Memory(NamedTuple):
@@ -151,9 +150,10 @@ class Memlock(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that the checks look at."""
+    """Everything that the checks look at. `simulated`: some of it came from a simulator."""
 
     asked: Asked = field(default_factory=Asked)
+    simulated: bool = False
     engine: Engine | Unseen = NOT_ASKED
     compose: str | Unseen = NOT_ASKED
     buildx: str | Unseen = NOT_ASKED
