@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from vaultcube.errors import VaultCubeError, all_errors
+from vaultcube.results.doctor import DoctorReport
 from vaultcube.results.events import Known
 from vaultcube.results.gpus import GpusDocument, MonitorDocument
 from vaultcube.results.schema import Model, Result
@@ -32,7 +33,12 @@ Exit codes: 0 done, or a verdict of PASS (or UNAVAILABLE without `--strict`); 1 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schemas (draft 2020-12) by file name: what verbs print, a result, one line of events.jsonl."""
     draft = "https://json-schema.org/draft/2020-12/schema"
-    printed: dict[str, type[Model]] = {"result": Result, "gpus": GpusDocument, "monitor": MonitorDocument}
+    printed: dict[str, type[Model]] = {
+        "result": Result,
+        "doctor": DoctorReport,
+        "gpus": GpusDocument,
+        "monitor": MonitorDocument,
+    }
     return {
         **{
             f"{name}.schema.json": {"$schema": draft, **model.model_json_schema(by_alias=True, mode="serialization")}
