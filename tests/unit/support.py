@@ -11,7 +11,8 @@ from typing import Any
 
 from vaultcube import workloads
 from vaultcube.gpu.inventory import Inventory
-from vaultcube.gpu.selection import parse_gpus
+from vaultcube.gpu.pinning import PinningFacts
+from vaultcube.gpu.selection import NOBODY, Held, parse_gpus
 from vaultcube.results.events import AnyEvent, Garbled, parse_line
 from vaultcube.results.profile import load_profile
 from vaultcube.results.schema import (
@@ -55,7 +56,14 @@ def box(count: int = 4, *, simulated: bool = False, capability: str = "12.0") ->
     return Inventory(driver="575.57.08", gpus=gpus, simulated=simulated)
 
 
-def plan(inventory: Inventory | None = None, *, gpus: str | None = None, **asked: Any) -> Plan:
+def plan(
+    inventory: Inventory | None = None,
+    *,
+    gpus: str | None = None,
+    held: Held = NOBODY,
+    engine: PinningFacts | None = None,
+    **asked: Any,
+) -> Plan:
     """Return a plan of the ddp workload for the customer's box, unless said otherwise."""
     return make_plan(
         workloads.load("ddp"),
@@ -65,6 +73,8 @@ def plan(inventory: Inventory | None = None, *, gpus: str | None = None, **asked
         run_id=RUN_ID,
         created=NOON,
         user="1000:1000",
+        held=held,
+        engine=engine,
     )
 
 

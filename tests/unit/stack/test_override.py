@@ -9,7 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.unit.support import RUN_ID, box, plan
 
+from vaultcube.gpu.pinning import PinningFacts
 from vaultcube.stack.override import OVERRIDE, Tagged, compose_args, make_override, to_yaml, up_args
+from vaultcube.stack.plan import Plan
 
 RUN = Path("/data/runs") / RUN_ID
 
@@ -77,6 +79,24 @@ def test_the_override_of_a_run_on_gpus() -> None:
             }
         },
     }
+
+
+def test_cdi_names_go_to_the_cdi_driver_in_the_order_of_the_gpus() -> None:
+    names = frozenset(gpu.uuid for gpu in box().gpus)
+    found = plan(gpus="device=2,0", engine=PinningFacts(names, hook=True))
+    (tag, devices) = read(make_override(found, RUN))["services"]["ddp"]["deploy"]["resources"]["reservations"][
+        "devices"
+    ]
+    assert tag == "!override"
+    ids = [f"nvidia.com/gpu={box().gpus[index].uuid}" for index in (2, 0)]
+    assert devices == [{"driver": "cdi", "device_ids": ids, "capabilities": ["gpu"]}]
+
+
+def test_the_hook_gets_uuids_and_a_plan_of_before_pins_as_well() -> None:
+    by_hook = plan(gpus="1", engine=PinningFacts(None, hook=True))
+    assert make_override(by_hook, RUN) == make_override(plan(gpus="1"), RUN)
+    older = Plan.model_validate({**by_hook.model_dump(by_alias=True), "pinning": None, "pins": ()})
+    assert make_override(older, RUN) == make_override(by_hook, RUN)
 
 
 def test_on_the_cpu_nothing_is_said_of_devices_and_the_files_limit_stays() -> None:

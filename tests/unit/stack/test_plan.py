@@ -12,15 +12,22 @@ from vaultcube import workloads
 from vaultcube.errors import (
     BadParameterError,
     FlavourError,
+    GpuBusyError,
     GpuSelectionError,
     GpuUnavailableError,
+    PinningError,
     ProfileError,
     UsageError,
     VaultCubeError,
 )
+from vaultcube.gpu.leases import Holder
+from vaultcube.gpu.pinning import PinningFacts
+from vaultcube.gpu.readings import Link
 from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.profile import Profile
 from vaultcube.stack.plan import MEMORY_FLOOR, Plan, Request, make_plan, parse_duration, parse_memory
+
+FOO = Holder("container", "foo", "", None, "container foo")
 
 
 def test_on_the_customers_box_every_gpu_is_used() -> None:
@@ -64,6 +71,39 @@ def test_a_count_and_names_choose_gpus() -> None:
     found = plan(gpus="device=3,1")
     assert [gpu.index for gpu in found.gpus] == [3, 1]
     assert found.world_size == 2
+
+
+def test_free_gpus_are_planned_and_how_they_are_pinned() -> None:
+    held = {box().gpus[1].uuid: (FOO,)}
+    found = plan(gpus="2", held=held, engine=PinningFacts(None, hook=True))
+    assert [gpu.index for gpu in found.gpus] == [0, 2]
+    assert found.pins == found.nodes[0].gpus == tuple(gpu.uuid for gpu in found.gpus)
+    assert (found.pinning, found.shared) == ("nvidia", ())
+    assert found.pinning_reason == "by UUID through the NVIDIA hook: the engine does no CDI"
+    with pytest.raises(GpuBusyError):
+        plan(held=held)
+    with pytest.raises(PinningError):
+        plan(engine=PinningFacts(None, hook=False))
+
+
+def test_links_of_the_inventory_decide_which_ones() -> None:
+    gpus = box().gpus
+    near = box().model_copy(update={"links": (Link(gpus[1].uuid, gpus[3].uuid, "PIX", 0, "OK"),)})
+    assert [gpu.index for gpu in plan(near, gpus="2").gpus] == [1, 3]
+
+
+def test_who_shares_says_with_whom() -> None:
+    held = {box().gpus[1].uuid: (FOO, FOO._replace(said="process 7 (python3)"))}
+    found = plan(held=held, share=True)
+    assert found.shared == (
+        "GPU 1 was shared with container foo",
+        "GPU 1 was shared with process 7 (python3)",
+    )
+
+
+def test_a_draft_and_a_run_on_the_cpu_are_pinned_by_nothing() -> None:
+    for found in (plan(), plan(box(0), engine=PinningFacts(None, hook=False)), plan(gpus="none")):
+        assert (found.pinning, found.pinning_reason, found.pins) == (None, "", ())
 
 
 def test_older_gpus_get_the_flavour_that_was_asked_for_first() -> None:
