@@ -56,5 +56,5 @@ wheel: venv ## build the wheel into dist/
 	@ls -l dist
 
 clean: ## remove .venv, builds and caches (results and images stay)
-	@rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
+	@rm -rf .venv dist build .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
