@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from vaultcube.cli.main import dispatch
 from vaultcube.errors import NotFoundError, RefusedError, RunActiveError, UsageError
 from vaultcube.results.lock import locked
 from vaultcube.results.store import PLAN, RunDirectory, RunStore
+from vaultcube.stack.instances import HeldGpu, Instance
 
 OTHER = "ddp-20260102-120000-cd34"
 
@@ -54,18 +57,40 @@ def test_what_is_running_and_who_looks_after_it(
     recording: Recording, store: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = made(store)
+    recording.says("ps --quiet")
     holds(recording, (RUN_ID, "running", str(directory.path)), (OTHER, "exited", ""), networks="ddp-net\n")
     with locked(directory.path):
         dispatch(["ps"])
         rows = [line.split() for line in capsys.readouterr().out.splitlines()]
         dispatch(["ps", "--json"])
         document = json.loads(capsys.readouterr().out)
-    assert rows[1] == [RUN_ID, "ddp", "running", "pid", str(os.getpid()), str(directory.path)]
+    assert rows[0][:4] == ["RUN", "WORKLOAD", "STATE", "GPUS"]
+    assert rows[1] == [RUN_ID, "ddp", "running", "-", "pid", str(os.getpid()), str(directory.path)]
     assert rows[2][:3] == [OTHER, "ddp", "exited"]
     assert "vaultcube" in rows[2]
     assert rows[3][0] == "ddp-net"
     assert [one["run"] for one in document] == [RUN_ID, OTHER, "ddp-net"]
     assert document[0]["keeper"] == os.getpid()
+    assert document[0]["gpus"] == []
+
+
+def test_the_gpus_of_a_run_are_shown_by_index(
+    recording: Recording, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds(recording, (RUN_ID, "running", ""), (OTHER, "running", ""))
+    held = (HeldGpu(0, "GPU-a"), HeldGpu(3, "GPU-b"))
+
+    def with_gpus(found: Sequence[Instance], _docker: object) -> list[Instance]:
+        return [replace(found[0], gpus=held), replace(found[1], gpus=None)]
+
+    monkeypatch.setattr("vaultcube.stack.instances.with_gpus", with_gpus)
+    dispatch(["ps"])
+    first, second = [line.split("  ") for line in capsys.readouterr().out.splitlines()[1:]]
+    assert ("0, 3" in first, "unknown" in second) == (True, True)
+    dispatch(["ps", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document[0]["gpus"] == [{"index": 0, "uuid": "GPU-a"}, {"index": 3, "uuid": "GPU-b"}]
+    assert document[1]["gpus"] is None
 
 
 def test_one_or_all_are_taken_down(recording: Recording, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.support import DATA, NOON, RUN_ID, box, plan
 
 from vaultcube.errors import RunTimeoutError
+from vaultcube.gpu.leases import Holder
 from vaultcube.results.schema import Provenance, Result, Status, Verdict
 from vaultcube.results.store import PLAN, RunDirectory, RunStore
 from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
@@ -60,6 +61,15 @@ def test_what_the_orchestrator_saw_comes_before_what_the_events_say(tmp_path: Pa
     assert len(found.disturbances) == 2
     assert {check.verdict for check in found.checks[:2]} == {Verdict.INVALID}
     assert found.checks[0].reason == "clocks throttled"
+
+
+def test_figures_of_a_shared_gpu_are_not_judged(tmp_path: Path) -> None:
+    foo = Holder("container", "foo", "", None, "container foo")
+    shared = plan(given={"windows": 5}, held={box().gpus[1].uuid: (foo,)}, share=True)
+    found = collect(recorded(tmp_path, "good", shared))
+    assert found.disturbances == ["GPU 1 was shared with container foo"]
+    assert found.checks[1].name == "throughput"
+    assert (found.checks[1].verdict, found.checks[1].reason) == (Verdict.INVALID, found.disturbances[0])
 
 
 def test_the_error_is_kept_as_the_user_saw_it(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Self
 
 import pytest
 from tests.unit.replay import Recording
+from tests.unit.support import DATA, gpu
 
 from vaultcube.errors import NotFoundError, UsageError
+from vaultcube.gpu.readings import NvmlError
 from vaultcube.results.lock import locked
+from vaultcube.results.schema import Gpu
 from vaultcube.stack.docker import Docker
-from vaultcube.stack.instances import Instance, instances, pick
+from vaultcube.stack.instances import HeldGpu, Instance, instances, pick, with_gpus
 
 
 def row(run: str, state: str, directory: str = "") -> str:
@@ -42,6 +46,63 @@ def test_runs_are_put_together_from_containers_and_networks(recording: Recording
         Instance("ddp-d", "ddp", "created", None, "/nonsuch"),
     ]
     assert found[0].as_dict()["keeper"] == os.getpid()
+
+
+# --- their GPUs --------------------------------------------------------------------------------------------------
+
+RECORDED = json.loads((DATA / "docker" / "gpu-containers.json").read_text())
+OURS = next(one for one in RECORDED if one["Name"] == "/rec-cdi-1")
+RUN = "ddp-20260101-120000-ab12"
+UUID = "GPU-b393768e-83d6-5ae9-89ff-76eae99966d4"
+
+
+class Driver:
+    """NVML that lists a GPU of another machine and that of the recorded run, or does not start."""
+
+    def __init__(self, problem: NvmlError | None = None) -> None:
+        self.problem = problem
+
+    def __enter__(self) -> Self:
+        if self.problem:
+            raise self.problem
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def gpus(self) -> list[Gpu]:
+        return [gpu(0), gpu(1).model_copy(update={"uuid": UUID})]
+
+
+def holding(recording: Recording, *containers: object) -> None:
+    recording.says("ps --quiet", "a\n" * bool(containers))
+    recording.says_json("inspect", list(containers))
+
+
+def test_a_run_shows_the_gpus_it_holds(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaultcube.stack.instances.Nvml", Driver)
+    foreign = next(one for one in RECORDED if one["Name"] == "/gpus-all")
+    holding(recording, OURS, foreign)
+    first, second = with_gpus(named(RUN, "ddp-2"), Docker())
+    assert (first.gpus, second.gpus) == ((HeldGpu(1, UUID),), ())
+    assert first.as_dict()["gpus"] == ({"index": 1, "uuid": UUID},)
+
+
+def test_nvml_is_not_asked_where_nobody_holds_a_gpu(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaultcube.stack.instances.Nvml", None)
+    assert with_gpus([], Docker()) == []
+    assert recording.calls == []
+    holding(recording)
+    assert [one.gpus for one in with_gpus(named(RUN), Docker())] == [()]
+
+
+def test_without_nvml_it_is_unknown_which_ones(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaultcube.stack.instances.Nvml", lambda: Driver(NvmlError("mismatch", "mismatch")))
+    holding(recording, OURS)
+    assert [one.gpus for one in with_gpus(named(RUN, "ddp-2"), Docker())] == [None, ()]
+
+
+# --- picking one -------------------------------------------------------------------------------------------------
 
 
 def named(*names: str) -> list[Instance]:

@@ -21,6 +21,7 @@ from vaultcube.results.store import RESERVE, RunDirectory, RunStore
 from vaultcube.stack.docker import Docker, EngineInfo
 from vaultcube.stack.lifecycle import JobRun
 from vaultcube.stack.plan import Plan
+from vaultcube.stack.reservation import NAME, reserve
 from vaultcube.stack.signals import Stop
 
 ENGINE = EngineInfo("26.1.5", "2.26.1")
@@ -133,6 +134,41 @@ def test_a_start_that_the_engine_refuses_is_told_and_cleared(bench: Bench) -> No
     assert "Container Toolkit" in found.run.error.next_step
     assert {check.verdict for check in found.checks} == {Verdict.UNAVAILABLE}
     assert bench.cleared
+
+
+def lock_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "lock"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def looks(folder: Path, name: str) -> str:
+    """Return a line of shell that notes in a file whether the reservation is held."""
+    return f"if flock --nonblock '{folder / NAME}' true; then echo free; else echo held; fi > '{folder / name}'"
+
+
+def run_reserved(bench: Bench, folder: Path) -> Result:
+    with Stop() as stop, reserve(stop, print, folders=[folder]) as reservation:
+        job = JobRun(bench.plan, bench.directory, Docker(stop), stop, bench.seen.append, reservation)
+        return job.execute(ENGINE)
+
+
+def test_gpus_are_reserved_until_the_container_runs(bench: Bench, tmp_path: Path) -> None:
+    folder = lock_folder(tmp_path)
+    bench.engine(up={"does": looks(folder, "up")}, wait={"does": looks(folder, "wait")})
+    run_reserved(bench, folder)
+    assert [(folder / name).read_text() for name in ("up", "wait")] == ["held\n", "free\n"]
+
+
+def test_what_a_start_that_failed_left_behind_is_cleared_before_the_next_one_chooses(
+    bench: Bench, tmp_path: Path
+) -> None:
+    folder = lock_folder(tmp_path)
+    gone = f"touch '{bench.docker.folder}/gone'"
+    bench.engine(up={"status": 1, "stderr": "no\n", "does": ":"}, down={"does": f"{looks(folder, 'down')}; {gone}"})
+    run_reserved(bench, folder)
+    assert (folder / "down").read_text() == "held\n"
 
 
 def test_an_interrupted_run_keeps_what_it_had_measured(bench: Bench) -> None:
