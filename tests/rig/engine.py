@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 HOOK = "nvidia-container-runtime-hook"
+# The toolkit's own command, as far as it is asked for its version.
+CTK = "nvidia-ctk"
+CTK_SAYS = "NVIDIA Container Toolkit CLI version 1.18.1\ncommit: simulated\n"
 # How long containers get when the engine ends: there is nothing in them to lose.
 SHUTDOWN_S = 2
 
@@ -77,6 +80,8 @@ class RigEngine(Engine):
         (self.folder / "cdi").mkdir()
         if self._hook:
             self._program(HOOK, f'exec {_python("hook")} {shlex.quote(str(self.folder / "box"))} "$@"')
+        if self.mode is not Mode.NEITHER:
+            self._program(CTK, f"printf %s {shlex.quote(CTK_SAYS)}")
         if not rlimits.may_raise():
             runc = shutil.which("runc") or "runc"
             limit = f'case " $* " in *" create "* | *" exec "*) {_python("rlimits")} "$@" ;; esac'
@@ -98,7 +103,7 @@ class RigEngine(Engine):
     def use(self, box: Box | None) -> None:
         """Clear the engine, and offer the GPUs of this box from now on; None offers none.
 
-        The hook is the machine's: a box has it in its PATH exactly while its engine has it.
+        Hook and toolkit are the machine's: a box has them in its PATH exactly while its engine has them.
         """
         self.clear()
         link = self.folder / "box"
@@ -109,9 +114,10 @@ class RigEngine(Engine):
         link.symlink_to(box.path)
         if self._cdi:
             cdi.write(self.folder / "cdi", box.path, box.uuids, str(box.read().system["driver_version"]))
-        (box.path / "bin" / HOOK).unlink(missing_ok=True)
-        if self._hook:
-            shutil.copy(self.folder / "bin" / HOOK, box.path / "bin")
+        for name in (HOOK, CTK):
+            (box.path / "bin" / name).unlink(missing_ok=True)
+            if (self.folder / "bin" / name).exists():
+                shutil.copy(self.folder / "bin" / name, box.path / "bin")
 
     def docker(self, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run the docker command against this engine; whether it went well is the caller's to look at."""

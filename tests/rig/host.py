@@ -85,6 +85,17 @@ def write(root: Path, layout: Layout, scenario: Scenario) -> None:
     for gpu in scenario.gpus:
         _put(root / f"proc/driver/nvidia/gpus/{kernel_bus_id(gpu)}.0/information", _information(gpu))
     _put(root / "etc/nvidia-container-runtime/config.toml", TOOLKIT_CONFIG)
+    (root / "sys/bus/pci/devices").mkdir(parents=True, exist_ok=True)
+    for gpu in scenario.gpus:
+        put_on_bus(root, f"{kernel_bus_id(gpu)}.0", gpu.number("pci_device_id") >> 16)
+
+
+def put_on_bus(root: Path, address: str, device: int) -> None:
+    """Let the PCI bus show an NVIDIA GPU, whether the driver lists it or not, and the sound function beside it."""
+    for function, kind, number in (("0", 0x030000, device), ("1", 0x040300, 0x22E8)):
+        folder = root / "sys/bus/pci/devices" / f"{address.removesuffix('.0')}.{function}"
+        for name, value in (("vendor", 0x10DE), ("class", kind), ("device", number)):
+            _put(folder / name, f"{value:#06x}\n" if name != "class" else f"{value:#08x}\n")
 
 
 def _information(gpu: SimGpu) -> str:
