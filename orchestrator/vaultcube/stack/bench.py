@@ -152,7 +152,7 @@ class Session:
                     raise
                 # On a machine of mixed cards others may be free by now, and want another image.
                 if plan.image in images:
-                    watcher.note(f"GPU {', '.join(str(gpu.index) for gpu in plan.gpus)}, {plan.pinning_reason}")
+                    watcher.note(f"{'GPUs' if len(plan.gpus) > 1 else 'GPU'} {plan.indices}, {plan.pinning_reason}")
                     return plan, engine, reservation
                 reservation.release()
 

@@ -98,6 +98,11 @@ class Plan(Model):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
+    @property
+    def indices(self) -> str:
+        """The GPUs as a person counts them, `0, 2`."""
+        return ", ".join(str(gpu.index) for gpu in self.gpus)
+
     def to_json(self) -> str:
         """Return the document as indented JSON with a newline at its end."""
         return self.model_dump_json(indent=2, by_alias=True) + "\n"

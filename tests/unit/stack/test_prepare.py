@@ -155,7 +155,7 @@ def test_gpus_are_chosen_once_under_the_lock(place: Place, recording: Recording,
     assert [one.index for one in plan.gpus] == [1, 2]
     assert place.story == ["look+", "closed+"]
     assert (plan.pinning, plan.pins) == ("nvidia", tuple(one.uuid for one in BOX.gpus[1:3]))
-    assert place.notes[-1] == "GPU 1, 2, by UUID through the NVIDIA hook: the engine does no CDI"
+    assert place.notes[-1] == "GPUs 1, 2, by UUID through the NVIDIA hook: the engine does no CDI"
     assert not (tmp_path / "runs").exists()
 
 
