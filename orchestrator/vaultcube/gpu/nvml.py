@@ -8,43 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Self
 
+from vaultcube.gpu.nvmlcodes import ABSENT, FATAL, FIELDS, LEVELS, P2P, PROBLEMS
 from vaultcube.gpu.readings import GpuInfo, GpuProcess, Level, Link, NvmlError, Problem, Reading, XidEvent
 
 # A symbol that the tests' simulated driver exports and NVIDIA's library does not.
 SIMULATED_SYMBOL: Final = "vaultcube_rig_simulated"
 
-_PROBLEMS: Final[dict[str, Problem]] = {
-    "NVML_ERROR_LIBRARY_NOT_FOUND": "no-library",
-    "NVML_ERROR_DRIVER_NOT_LOADED": "no-driver",
-    "NVML_ERROR_LIB_RM_VERSION_MISMATCH": "mismatch",
-    "NVML_ERROR_NO_PERMISSION": "permission",
-    "NVML_ERROR_GPU_IS_LOST": "lost",
-    "NVML_ERROR_RESET_REQUIRED": "lost",
-}
-# What says that a card, a driver or this user cannot have one value, and nothing about the others.
-_ABSENT: Final = (
-    "NVML_ERROR_NOT_SUPPORTED",
-    "NVML_ERROR_FUNCTION_NOT_FOUND",
-    "NVML_ERROR_NO_PERMISSION",
-    "NVML_ERROR_NO_DATA",
-    "NVML_ERROR_NOT_FOUND",
-    "NVML_ERROR_INVALID_ARGUMENT",
-    "NVML_ERROR_ARGUMENT_VERSION_MISMATCH",
-    "NVML_ERROR_DEPRECATED",
-)
-# What ends the reading of a GPU at once: nothing that it says after this can be trusted.
-_FATAL: Final = ("lost", "mismatch", "no-driver")
-_P2P: Final = ("OK", "CNS", "GNS", "TNS", "DR", "NS", "U")
-_LEVELS: Final[dict[int, Level]] = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
-# NVML_FI_DEV_*: replay counter, memory temperature, and the time spent slowed down for a reason, in ns.
-_FIELDS: Final = {
-    "pcie_replays": 94,
-    "memory_temperature_c": 82,
-    "power_cap_ns": 74,
-    "sw_thermal_ns": 269,
-    "hw_thermal_ns": 270,
-    "power_brake_ns": 271,
-}
 _LINKS_MAX: Final = 18
 _SWITCH: Final = "switch"
 
@@ -81,7 +50,7 @@ class Nvml:
             raise NvmlError("no-library", f"the Python module nvidia-ml-py is not installed ({error})") from error
 
         self._nvml = pynvml
-        self._absent = {getattr(pynvml, name) for name in _ABSENT}
+        self._absent = {getattr(pynvml, name) for name in ABSENT}
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
@@ -131,32 +100,37 @@ class Nvml:
 
     def read(self, position: int) -> Reading:
         """Return how a GPU is now. `position` counts in what `gpus` returned. Never raises on what NVML says."""
-        device = self._devices[position]
         if position not in self._queries:
             self._queries[position] = self._all_queries()
-            self._fields[position] = list(_FIELDS.items())
+            self._fields[position] = list(FIELDS.items())
+        try:
+            return self._read(position)
+        except NvmlError as error:
+            return Reading(problem=error.problem)
+
+    def _read(self, position: int) -> Reading:
         values: dict[str, Any] = {}
-        queries = self._queries[position]
-        failed: Problem | None = None
-        for query in queries.copy():
+        absent, failed = [], None
+        for query in self._queries[position]:
             names, ask = query
             try:
-                values.update(zip(names, ask(device), strict=True))
+                values.update(zip(names, ask(self._devices[position]), strict=True))
             except self._nvml.NVMLError as error:
+                problem = _survived(self._problem(error))
                 if error.value in self._absent:
-                    queries.remove(query)
-                    continue
-                failed = self._problem(error).problem
-                if failed in _FATAL:
-                    return Reading(problem=failed)
+                    absent.append(query)
+                if error.value not in self._absent or problem.problem == "permission":
+                    failed = problem
         try:
             values.update(self._field_values(position))
         except NvmlError as error:
-            failed = error.problem
-            if failed in _FATAL:
-                return Reading(problem=failed)
+            failed = _survived(error)
         # One value that fails for once is a gap; a GPU of which nothing can be read has a problem.
-        return Reading(**values) if values or failed is None else Reading(problem=failed)
+        if failed is not None and not values:
+            raise failed
+        for query in absent:
+            self._queries[position].remove(query)
+        return Reading(**values)
 
     def processes(self, position: int) -> list[GpuProcess]:
         """Return the processes on a GPU; none where NVML does not tell."""
@@ -191,8 +165,8 @@ class Nvml:
                 # Links into the switches of a board reach every GPU that has such links.
                 switched = min(nvlinks[a].count(_SWITCH), nvlinks[b].count(_SWITCH))
                 joined = nvlinks[a].count(_pci(gpus[b].pci_bus_id)) + switched
-                near: Level | None = "NV" if joined else None if level is None else _LEVELS.get(level)
-                word = None if p2p is None else _P2P[p2p] if p2p < len(_P2P) else "U"
+                near: Level | None = "NV" if joined else None if level is None else LEVELS.get(level)
+                word = None if p2p is None else P2P[p2p] if p2p < len(P2P) else "U"
                 found.append(Link(gpus[a].uuid, gpus[b].uuid, near, joined, word))
         return found
 
@@ -317,8 +291,9 @@ class Nvml:
         try:
             values = self._nvml.nvmlDeviceGetFieldValues(self._devices[position], [number for _, number in fields])
         except self._nvml.NVMLError as error:
-            if error.value not in self._absent:
-                raise self._problem(error) from error
+            problem = self._problem(error)
+            if error.value not in self._absent or problem.problem == "permission":
+                raise problem from error
             fields.clear()
             return {}
         found: dict[str, int] = {}
@@ -365,12 +340,12 @@ class Nvml:
             return ask(*args)
         except self._nvml.NVMLError as error:
             problem = self._problem(error)
-            if problem.problem in _FATAL:
+            if problem.problem in FATAL:
                 raise problem from error
             return None
 
     def _problem(self, error: Any) -> NvmlError:
-        known = next((word for name, word in _PROBLEMS.items() if getattr(self._nvml, name) == error.value), None)
+        known = next((word for name, word in PROBLEMS.items() if getattr(self._nvml, name) == error.value), None)
         return NvmlError(known or "unknown", str(error))
 
 
@@ -379,6 +354,12 @@ def _address(device: Any) -> int:
     from ctypes import addressof
 
     return addressof(device.contents)
+
+
+def _survived(error: NvmlError) -> NvmlError:
+    if error.problem in FATAL:
+        raise error
+    return error
 
 
 def _pci(bus_id: str) -> str:

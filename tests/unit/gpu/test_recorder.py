@@ -18,7 +18,7 @@ from vaultcube.gpu.recorder import BAD_PARAMETERS, NO_FILE, NO_NVML, Ticks, main
 
 SECOND = 1_000_000_000
 # The modules of gpu/ that the recorder container holds.
-HELD = {"incidents", "kernellog", "nvml", "reader", "readings", "recorder", "rundb", "xid"}
+HELD = {"incidents", "kernellog", "nvml", "nvmlcodes", "reader", "readings", "recorder", "rundb", "xid"}
 
 
 def test_ticks_are_even_and_do_not_drift() -> None:
