@@ -96,7 +96,7 @@ class Recorder:
         self._hanging = False
         self._missed = 0
         self._why = "late"
-        self._last_read = 0
+        self._last_question = time.monotonic_ns()
         self._last_beat = 0
         self._last_commit = 0
         self._said = False
@@ -210,10 +210,11 @@ class Recorder:
 
     def _question(self, now: int, *, readings: bool) -> None:
         if readings and self._missed:
-            seconds = (now - self._last_read) / 1e9 if self._last_read else self._missed * self._period / 1e9
-            detail = {"seconds": round(seconds, 3), "missed": self._missed, "why": self._why}
-            self._writer.event(_ms(now), "gap", detail=detail)
+            seconds = round((now - self._last_question) / 1e9, 3)
+            self._writer.event(_ms(now), "gap", detail={"seconds": seconds, "missed": self._missed, "why": self._why})
             self._missed = 0
+        if readings:
+            self._last_question = now
         self._asked = now
         self._reader.ask(readings=readings)
 
@@ -242,7 +243,6 @@ class Recorder:
         self._asked, self._hanging = None, False
         urgent = bool(answer.xids)
         for position, at, reading in answer.readings:
-            self._last_read = at
             urgent |= self._incidents.problem(_ms(at), position, reading.problem)
             if reset := self._writer.reading(position, _ms(at), reading):
                 self._incidents.reset(_ms(at), position, reset)
