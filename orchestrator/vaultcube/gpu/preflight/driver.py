@@ -66,9 +66,9 @@ def gpu_visibility(facts: Facts) -> Judged:
     if isinstance(nvml, Unseen):
         return unavailable("NVML does not answer (see driver)")
     if nvml.missing:
-        lost = [index for index, _ in nvml.missing]
+        lost, whys = [index for index, _ in nvml.missing], {why for _, why in nvml.missing}
         return fail(
-            f"{named(lost)} of {len(nvml.gpus) + len(lost)}: {', '.join(sorted({why for _, why in nvml.missing}))}",
+            f"{named(lost)} of {len(nvml.gpus) + len(lost)}: does not answer ({', '.join(sorted(whys))})",
             "Only a reboot brings a lost GPU back. See xid; then look at power, seating and riser of that card.",
         )
     broken = [gpu.index for gpu, now in zip(nvml.gpus, nvml.readings, strict=False) if now.problem]

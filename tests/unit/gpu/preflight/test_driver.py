@@ -35,7 +35,7 @@ UNLISTED: dict[str, Any] = {"nvml": nvml(0)}
         ("driver", {"nvml": PERMISSION}, "FAIL", "may not be opened by this user", "/dev/nvidia*"),
         ("driver", {"nvml": UNKNOWN}, "FAIL", "Unknown Error", "made|make it anew"),
         ("gpu-visibility", {}, "PASS", "4 on the PCI bus, and all answer", ""),
-        ("gpu-visibility", {"nvml": nvml(3)._replace(missing=(LOST,))}, "FAIL", "GPU 2 of 4: lost", "reboot"),
+        ("gpu-visibility", {"nvml": nvml(3)._replace(missing=(LOST,))}, "FAIL", "GPU 2 of 4: does not answer (lost)", "reboot"),
         ("gpu-visibility", {"nvml": one_of(nvml(), 1, reading(problem="lost"))}, "FAIL", "GPU 1 stopped", "Reboot"),
         ("gpu-visibility", {"pci": Unseen("no bus")}, "PASS", "the PCI bus could not be looked at (no bus)", ""),
         ("gpu-visibility", {"nvml": nvml(3)}, "FAIL", "1 of 4 on the PCI bus are not in NVML: 0000:31:00.0", "4G"),
