@@ -319,7 +319,7 @@ def test_images_that_are_not_there(vaultcube: Vaultcube, rig_cdi: RigEngine) -> 
             rig_cdi.ask("tag", other, name)
         rig_cdi.ask("rmi", *kept)
     assert found["access"]["status"] == "UNAVAILABLE"
-    assert found["access"]["next_step"] == "vaultcube images build pytorch --flavour cu128"
+    assert found["access"]["next_step"].startswith("vaultcube images build ")
 
 
 def test_the_hook_that_hears_nobody(vaultcube: Vaultcube, rig_hook: RigEngine, box: Box) -> None:
