@@ -148,8 +148,9 @@ def _what(gpus: tuple[GpuState, ...]) -> list[str]:
         alike.setdefault(_card(state), []).append(state.info.index)
     lines = []
     for card, indices in alike.items():
-        label = f"GPU {ranges(indices)}"
-        lines += [f"{label}  {card[0]}\n", *(f"{' ' * len(label)}  {line}\n" for line in card[1:])]
+        label = f"GPU {ranges(indices)}  "
+        first, *more = (part for line in card for part in wrap(line, max(WIDTH - len(label), WIDTH // 2)))
+        lines += [f"{label}{first}\n", *(f"{' ' * len(label)}{line}\n" for line in more)]
     return lines
 
 

@@ -56,9 +56,9 @@ def whole(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def gib(size: int | None) -> str:
-    """Return bytes as GiB with one decimal and no unit, or `-`."""
-    return "-" if size is None else f"{size / 2**30:.1f}"
+def gib(size: int | None, digits: int = 1) -> str:
+    """Return bytes as GiB with some decimals and no unit, or `-`."""
+    return "-" if size is None else f"{size / 2**30:.{digits}f}"
 
 
 def watts(power_mw: int | None) -> float | None:

@@ -67,8 +67,8 @@ def _head(frame: Frame, width: int, notes: Sequence[str]) -> list[Text]:
     parts = (
         *(() if beside else (time,)),
         f"load {loads} on {system.cpus or '-'} CPUs",
-        f"memory {gib(used)}/{gib(system.memory_total_bytes)} GiB",
-        f"disk of runs {gib(system.disk_free_bytes)} GiB free",
+        f"memory {gib(used, 0)}/{gib(system.memory_total_bytes, 0)} GiB",
+        f"disk {gib(system.disk_free_bytes, 0)} GiB free",
     )
     lines = [title, *map(Text, _packed(parts, width))]
     if seen.simulated:

@@ -33,6 +33,7 @@ def table(rows: Sequence[Sequence[str]], *, width: int | None = None) -> str:
 
 def wrap(text: str, width: int) -> list[str]:
     """Return text in lines of at most `width` characters: broken at spaces, and inside a word that is longer."""
+    width = max(width, 1)
     lines = [""]
     for word in text.split():
         rest = word

@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vaultcube.report.table import colored, table
+from vaultcube.report.table import LEAST, colored, table, wrap
 
 
 class Terminal(io.StringIO):
@@ -38,3 +40,26 @@ def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert not colored(Terminal())
+
+
+TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
+
+
+@given(TEXTS, st.integers(-3, 70))
+def test_wrapped_text_keeps_its_width_and_all_its_words(text: str, width: int) -> None:
+    lines = wrap(text, width)
+    assert all(len(line) <= max(width, 1) for line in lines)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+
+
+def test_text_is_broken_at_spaces_and_only_a_long_word_inside() -> None:
+    assert wrap("a container of another", 11) == ["a container", "of another"]
+    assert wrap("see abcdefghij now", 4) == ["see", "abcd", "efgh", "ij", "now"]
+    assert wrap("", 4) == [""]
+
+
+def test_the_last_column_is_wrapped_to_a_width() -> None:
+    rows = [("GPU", "HELD BY"), ("0", "container trainer and more"), ("1", "free")]
+    assert table(rows, width=24) == "GPU  HELD BY\n0    container trainer\n     and more\n1    free\n"
+    # A column that nothing fits in is no column.
+    assert max(map(len, table(rows, width=1).splitlines())) == 5 + LEAST
