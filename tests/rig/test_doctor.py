@@ -82,7 +82,9 @@ def test_a_server_with_ecc_and_mig(ask: Callable[..., Checks]) -> None:
 
 @pytest.mark.parametrize("box", ["16x5090"], indirect=True)
 def test_sixteen_gpus(ask: Callable[..., Checks]) -> None:
-    found = ask(fails=("gpu-count",))
+    found = ask()
+    # More than the profile expects: another machine, and nobody said that it is a Vault Cube.
+    assert found["gpu-count"]["status"] == "WARN"
     assert "16 x NVIDIA GeForce RTX 5090" in found["gpu-count"]["seen"]
     assert "GPUs 0-15 and no other" in found["access"]["seen"]
     assert found["pcie-link"]["seen"] == "GPUs 0-15: x16"
@@ -261,7 +263,7 @@ def test_access_is_proven_by_the_way_that_runs_take(
     vaultcube.env["DOCKER_HOST"] = engine.host
     found = doctor(vaultcube, "--check", "pinning", "--check", "access", "--gpus", "device=1,2")
     assert found["pinning"]["status"] == "PASS"
-    assert found["access"]["seen"] == f"a container of vaultcube/pytorch:cu128 sees GPUs 1-2 and no other, {way}"
+    assert found["access"]["seen"].endswith(f" sees GPUs 1-2 and no other, {way}")
     assert engine.ask("ps", "--all", "--quiet") == ""
 
 
@@ -307,7 +309,8 @@ def test_a_specification_that_gives_the_wrong_card(vaultcube: Vaultcube, rig_cdi
 
 
 def test_images_that_are_not_there(vaultcube: Vaultcube, rig_cdi: RigEngine) -> None:
-    names = rig_cdi.ask("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "vaultcube/pytorch").split()
+    ours = ["--filter", "reference=vaultcube/*"]
+    names = rig_cdi.ask("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *ours).split()
     kept = [name.replace("vaultcube/", "kept/") for name in names]
     for name, other in zip(names, kept, strict=True):
         rig_cdi.ask("tag", name, other)

@@ -30,12 +30,12 @@ def gpu_count(facts: Facts) -> Judged:
     some = facts.asked.request.kind not in {"auto", "all"}
     if want is None:
         return good(f"{have}; the profile says nothing of the hardware")
-    kind = all(_fits(one, want) for one in found)
-    if kind and (some or len(found) == want.gpu_count):
+    fitting = sum(_fits(one, want) for one in found)
+    if fitting == len(found) and (some or fitting == want.gpu_count):
         return good(f"{have}, as in profile {facts.asked.profile}")
     expected = f"profile {facts.asked.profile} expects {want.gpu_count} x {want.gpu_name}"
-    # A box that holds the profile's cards is such a box; another one was only meant to be if the user said so.
-    if facts.asked.claimed or any(_fits(one, want) for one in found):
+    # A box with some of the profile's cards lacks the others; another machine was only meant if the user said so.
+    if facts.asked.claimed or 0 < fitting < want.gpu_count:
         return fail(
             f"{have}; {expected}", "See gpu-visibility for a card that is missing, or name the right --profile."
         )

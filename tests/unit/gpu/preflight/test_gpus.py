@@ -108,6 +108,8 @@ def test_a_box_with_one_wrong_card() -> None:
 def test_another_machine_is_only_wrong_when_the_user_said_what_it_is() -> None:
     assert expecting(nvml(2, **ADA))[0] == "WARN"
     assert expecting(nvml(2, **ADA), claimed=True)[0] == "FAIL"
+    assert expecting(nvml(16))[0] == "WARN"
+    assert expecting(nvml(16), claimed=True)[0] == "FAIL"
 
 
 def test_of_some_chosen_gpus_only_the_kind_is_judged() -> None:
