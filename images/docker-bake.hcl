@@ -28,6 +28,11 @@ variable "IMAGES_DIR" {
   default = "images"
 }
 
+# The Python package, for the image that carries modules of it.
+variable "PACKAGE_DIR" {
+  default = "orchestrator/vaultcube"
+}
+
 # Proxies, in either spelling: pip takes both, apt the lower case only.
 variable "HTTP_PROXY" {
   default = ""
@@ -63,11 +68,15 @@ function "proxy" {
 }
 
 group "default" {
-  targets = ["pytorch"]
+  targets = ["pytorch", "recorder"]
 }
 
 group "pytorch" {
   targets = ["pytorch-cu124", "pytorch-cu128"]
+}
+
+group "recorder" {
+  targets = ["recorder-any"]
 }
 
 target "_common" {
@@ -101,4 +110,12 @@ target "pytorch-cu128" {
   dockerfile = "pytorch/Dockerfile"
   args       = { FLAVOUR = "cu128" }
   tags       = ["vaultcube/pytorch:cu128"]
+}
+
+target "recorder-any" {
+  inherits   = ["_common"]
+  dockerfile = "recorder/Dockerfile"
+  contexts   = { vaultcube = PACKAGE_DIR }
+  args       = { FLAVOUR = "any" }
+  tags       = ["vaultcube/recorder:any"]
 }

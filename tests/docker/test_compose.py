@@ -64,7 +64,15 @@ def test_the_gpu_less_file_asks_for_no_gpu() -> None:
     assert not reservations.get("devices")
 
 
-@pytest.mark.parametrize("files", [["ddp.yml"], GPU_LESS])
+def test_the_recorder_asks_for_all_gpus_and_no_cuda() -> None:
+    service = resolved("recorder.yml")["recorder"]
+    (pin,) = service["deploy"]["resources"]["reservations"]["devices"]  # type: ignore[index]
+    assert pin == {"driver": "nvidia", "count": -1, "capabilities": ["gpu", "utility"]}
+    assert service["labels"] == {"io.vaultcube.role": "recorder"}
+    assert service["cap_add"] == ["SYSLOG"]
+
+
+@pytest.mark.parametrize("files", [["ddp.yml"], GPU_LESS, ["recorder.yml"]])
 def test_every_service_is_bounded_and_unprivileged(files: list[str]) -> None:
     for name, service in resolved(*files).items():
         assert service["init"] is True, name

@@ -29,7 +29,7 @@ def test_a_list_of_images(vaultcube: Vaultcube, inspected: dict[str, Any]) -> No
     seen = Call(vaultcube).run("images", "list", "--json")
     assert (seen.returncode, seen.stderr) == (0, "")
     rows = {row["name"]: row for row in json.loads(seen.stdout)}
-    assert set(rows) == {"vaultcube/pytorch:cu124", "vaultcube/pytorch:cu128"}
+    assert set(rows) == {"vaultcube/pytorch:cu124", "vaultcube/pytorch:cu128", "vaultcube/recorder:any"}
     here = rows["vaultcube/pytorch:cu124"]
     assert (here["image"], here["flavour"]) == ("pytorch", "cu124")
     assert here["local"]["id"] == inspected["Id"]

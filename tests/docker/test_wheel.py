@@ -119,7 +119,8 @@ def test_a_dry_run_is_the_same_but_for_its_paths(vaultcube: Vaultcube, installed
 def test_images_are_listed_the_same(vaultcube: Vaultcube, installed: Installed) -> None:
     verb = ("images", "list", "--json")
     listed = document(Call(installed), *verb)
-    assert [row["name"] for row in listed] == ["vaultcube/pytorch:cu124", "vaultcube/pytorch:cu128"]
+    names = ["vaultcube/pytorch:cu124", "vaultcube/pytorch:cu128", "vaultcube/recorder:any"]
+    assert [row["name"] for row in listed] == names
     assert listed == document(Call(vaultcube), *verb)
 
 
@@ -128,6 +129,13 @@ def test_images_are_built_from_the_sources_in_the_package(installed: Installed, 
     base = "registry.invalid/none:1"
     call = Call(installed, env={"BUILDX_CONFIG": str(tmp_path / "buildx")})
     assert base in call.refused("base-image", 3, "images", "build", "--base-image", base)
+
+
+def test_the_recorder_s_image_is_built_from_the_installed_modules(installed: Installed, tmp_path: Path) -> None:
+    call = Call(installed, env={"BUILDX_CONFIG": str(tmp_path / "buildx")})
+    seen = call.run("images", "build", "recorder", timeout=240)
+    assert seen.returncode == 0, seen.stderr
+    assert seen.stdout.startswith("vaultcube/recorder:any  ")
 
 
 def test_a_home_that_cannot_be_written(installed: Installed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -109,3 +110,12 @@ def refused(box: Box, path: Path, *words: str, env: dict[str, str] | None = None
         env={**os.environ, **box.env(), **(env or {})},
         check=False,
     )
+
+
+def readings(path: Path, columns: str, where: str = "1") -> list[tuple[object, ...]]:
+    """Return columns of the view `samples`, in time."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return db.execute(f"SELECT {columns} FROM samples WHERE {where} ORDER BY mono_s").fetchall()  # noqa: S608
+    finally:
+        db.close()

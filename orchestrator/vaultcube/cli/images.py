@@ -23,7 +23,9 @@ app = typer.Typer(
 def build(
     image: Annotated[str, typer.Argument(help="Which image; see images list.")] = "pytorch",
     *,
-    flavour: Annotated[str, typer.Option(help="Which CUDA it carries.")] = "cu124",
+    flavour: Annotated[
+        str | None, typer.Option(help="Which CUDA it carries.", show_default="cu124; any for the recorder")
+    ] = None,
     base_image: Annotated[
         str | None,
         typer.Option(help="What to build on.", envvar="VAULTCUBE_BASE_IMAGE", show_default="debian:bookworm-slim"),
@@ -46,7 +48,7 @@ def build(
     with Stop() as stop, progress.job_progress(sys.stderr) as shown:
         docker = Docker(stop)
         docker.begin_probe().finish(docker)
-        name = images.build(docker, stop, image, flavour, options, shown.building)
+        name = images.build(docker, stop, image, flavour or images.default_flavour(image), options, shown.building)
         built = docker.image(name)
     if built is not None:
         sys.stdout.write(f"{name}  {built.id[7:19]}  {built.size_bytes / 1e9:.2f} GB\n")

@@ -20,7 +20,7 @@ from vaultcube.errors import (
     VaultCubeError,
 )
 from vaultcube.gpu.flavours import Flavour
-from vaultcube.stack.assets import asset
+from vaultcube.stack.assets import PACKAGE, asset
 from vaultcube.stack.buildlog import BuildLog
 from vaultcube.stack.docker import Docker, ImageInfo, known_error
 from vaultcube.stack.environment import git_revision
@@ -33,6 +33,8 @@ LOCAL_BASE = "vaultcube/base:bookworm"
 # What a build needs free at its worst: two copies of the layers (venv stage, image) and the cached wheels.
 # Measured for pytorch:cu124 (docs/performance.md); cu128's wheels are a quarter larger.
 BUILD_SPACE_BYTES = 18 * 10**9
+# Images without a framework in them.
+SMALL_BUILDS_BYTES = {"recorder": 10**9}
 CA_VARIABLES = ("VAULTCUBE_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
@@ -78,6 +80,15 @@ def flavours_of(image: str) -> list[str]:
     return sorted(file.stem for file in (asset("images") / image / "requirements").glob("*.txt"))
 
 
+def default_flavour(image: str) -> str:
+    """Return the flavour that is built when none is named: the oldest CUDA, as `--flavour auto` prefers it.
+
+    Raises:
+        UsageError: there is no such image.
+    """
+    return flavours_of(image)[0]
+
+
 def list_images(docker: Docker) -> list[ImageRow]:
     """Return all images and flavours with their local state."""
     return [
@@ -106,7 +117,7 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     name = f"vaultcube/{image}:{target}"
     before = docker.image(name)
     if before is None:
-        check_space(docker, BUILD_SPACE_BYTES)
+        check_space(docker, SMALL_BUILDS_BYTES.get(image, BUILD_SPACE_BYTES))
     environment = build_environment(options, base, os.environ)
     bakefile = asset("images") / "docker-bake.hcl"
     args = ["buildx", "bake", "--file", str(bakefile), "--progress", "rawjson", f"{image}-{target}"]
@@ -171,6 +182,7 @@ def build_environment(options: BuildOptions, base: str, ours: Mapping[str, str])
     """
     found = {
         "IMAGES_DIR": str(asset("images")),
+        "PACKAGE_DIR": str(PACKAGE),
         "BASE_IMAGE": base,
         "VAULTCUBE_VERSION": __version__,
         "VAULTCUBE_REVISION": git_revision() or "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,8 @@ def test_the_container_holds_what_the_recorder_needs_and_no_more() -> None:
         ours = {word.split(".")[2] for word in words if word.startswith("vaultcube.gpu.")}
         todo += ours - needed
     assert needed == HELD
+    dockerfile = (ROOT / "images" / "recorder" / "Dockerfile").read_text()
+    assert set(re.findall(r" gpu/(\w+)\.py", dockerfile)) == HELD | {"__init__"}
     foreign = {
         word.split(".")[0] for name in needed for word in imported(package / "gpu" / f"{name}.py")
     } - sys.stdlib_module_names

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.unit.replay import Recording
@@ -22,11 +23,13 @@ from vaultcube.stack.images import (
     DEFAULT_BASE,
     LOCAL_BASE,
     PROXY_VARIABLES,
+    SMALL_BUILDS_BYTES,
     BuildOptions,
     build,
     build_environment,
     check_space,
     choose_base,
+    default_flavour,
     flavours_of,
     image_names,
     list_images,
@@ -56,6 +59,8 @@ def absent(recording: Recording, name: str) -> None:
 def test_images_and_flavours_are_those_that_have_a_dockerfile_and_a_lock() -> None:
     assert "pytorch" in image_names()
     assert flavours_of("pytorch") == ["cu124", "cu128"]
+    assert flavours_of("recorder") == ["any"]
+    assert [default_flavour(image) for image in ("pytorch", "recorder")] == ["cu124", "any"]
     with pytest.raises(UsageError) as seen:
         flavours_of("nonsuch")
     assert "pytorch" in seen.value.next_step
@@ -64,9 +69,11 @@ def test_images_and_flavours_are_those_that_have_a_dockerfile_and_a_lock() -> No
 def test_images_are_listed_with_what_is_here(recording: Recording) -> None:
     here(recording, NAME)
     absent(recording, "vaultcube/pytorch:cu128")
+    absent(recording, "vaultcube/recorder:any")
     rows = {row.name: row.as_dict() for row in list_images(Docker())}
     assert rows[NAME]["local"] == {"id": "sha256:1", "size_bytes": 1, "created": "2026", "labels": {}, "tags": ()}
     assert rows["vaultcube/pytorch:cu128"]["local"] is None
+    assert rows["vaultcube/recorder:any"]["local"] is None
 
 
 # --- the base --------------------------------------------------------------------------------------------------
@@ -160,7 +167,9 @@ def bake(case: str) -> str:
     return (DATA / "buildlogs" / f"{case}.txt").read_text()
 
 
-def attempt(flavour: str = "cu124", options: BuildOptions | None = None) -> tuple[str, list[str]]:
+def attempt(
+    flavour: str = "cu124", options: BuildOptions | None = None, image: str = "pytorch"
+) -> tuple[str, list[str]]:
     written: list[str] = []
 
     def watch(log: BuildLog, lines: list[str]) -> None:
@@ -168,7 +177,7 @@ def attempt(flavour: str = "cu124", options: BuildOptions | None = None) -> tupl
         written.extend(lines)
 
     with Stop() as stop:
-        return build(Docker(stop), stop, "pytorch", flavour, options or BuildOptions(), watch), written
+        return build(Docker(stop), stop, image, flavour, options or BuildOptions(), watch), written
 
 
 def test_a_build_follows_bake_to_its_end(recording: Recording) -> None:
@@ -193,6 +202,19 @@ def test_a_first_build_looks_at_the_disk(recording: Recording) -> None:
     ready(recording)
     absent(recording, NAME)
     recording.says_json("info", {"DockerRootDir": "/proc"})
+    with pytest.raises(DiskTooSmallError):
+        attempt()
+
+
+def test_a_small_image_needs_little_room(recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready(recording)
+    recording.says_json("info", {"DockerRootDir": str(tmp_path)})
+    recording.says("buildx bake")
+    for name in (NAME, "vaultcube/recorder:any"):
+        absent(recording, name)
+    free = SMALL_BUILDS_BYTES["recorder"]
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
+    assert attempt("any", image="recorder")[0] == "vaultcube/recorder:any"
     with pytest.raises(DiskTooSmallError):
         attempt()
 
