@@ -1,7 +1,7 @@
 """Which GPUs belong together. Pure.
 
 Near is what `nvidia-smi topo -m` says: NVLink, then a PCIe switch, a host bridge, a NUMA node, and at last another
-processor. Where NVML does not say, the NUMA nodes do.
+processor. Where NVML does not say, the NUMA nodes do, and so they do where all are joined by NVLink.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from vaultcube.gpu.readings import Level, Link
 from vaultcube.results.schema import Gpu
 
 _FARNESS: Final[dict[Level, int]] = {"NV": 0, "PIX": 1, "PXB": 2, "PHB": 3, "NODE": 4, "SYS": 5}
-# More NVLinks than two GPUs have between them, and a unit that all pairs of a nearer level together do not reach.
-_NVLINKS, _UNIT = 32, 2**20
+# More NVLinks than two GPUs have between them, and units that all pairs of what is nearer together do not reach.
+_NVLINKS, _UNIT, _LINK_UNIT = 32, 2**40, 2**20
 # All sets of up to 16 GPUs are looked at (at most 12 870, under 0.1 s); of more, those that grow from each GPU.
 SETS_MAX: Final = 20_000
 
@@ -71,11 +71,18 @@ def _farness(cards: Sequence[Gpu], links: Sequence[Link]) -> list[list[int]]:
         if link.level is not None and link.a in place and link.b in place:
             a, b = place[link.a], place[link.b]
             rank = _FARNESS[link.level]
-            far[a][b] = far[b][a] = _UNIT**rank if rank else _NVLINKS - min(link.nvlinks, _NVLINKS)
+            far[a][b] = far[b][a] = int(_UNIT**rank) if rank else _by_nvlink(link, cards[a], cards[b])
     return far
 
 
+def _by_nvlink(link: Link, a: Gpu, b: Gpu) -> int:
+    """Return how far two GPUs with NVLink are: fewer links first, then another processor, for what they get from it."""
+    return (_NVLINKS - min(link.nvlinks, _NVLINKS)) * _LINK_UNIT + (not _same_node(a, b))
+
+
 def _by_node(a: Gpu, b: Gpu) -> int:
-    same = a.numa_node is not None and a.numa_node == b.numa_node
-    rank = _FARNESS["NODE" if same else "SYS"]
-    return int(_UNIT**rank)
+    return int(_UNIT ** _FARNESS["NODE" if _same_node(a, b) else "SYS"])
+
+
+def _same_node(a: Gpu, b: Gpu) -> bool:
+    return a.numa_node is not None and a.numa_node == b.numa_node

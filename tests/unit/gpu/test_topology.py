@@ -63,6 +63,16 @@ def test_nvlink_comes_before_a_switch_and_more_of_it_before_less() -> None:
     assert indices(nearest(2, [a, b, c], links)) == [1, 2]
 
 
+def test_where_nvlink_joins_all_the_processor_decides() -> None:
+    box = cards(8, (0, 0, 0, 0, 1, 1, 1, 1))
+    links = [link(a, b, "NV", 18) for a, b in combinations(box, 2)]
+    assert indices(nearest(4, box[1:], links)) == [4, 5, 6, 7]
+    assert indices(nearest(2, [box[3], box[4], box[5]], links)) == [4, 5]
+    # More links weigh more than a processor in common.
+    fewer = [one._replace(nvlinks=12) if {one.a, one.b} == {box[4].uuid, box[5].uuid} else one for one in links]
+    assert indices(nearest(2, [box[3], box[4], box[5]], fewer)) == [3, 4]
+
+
 def test_one_gpu_is_taken_where_it_parts_nobody() -> None:
     box = cards(4)
     links = tree(box, 2, 4)
@@ -116,13 +126,16 @@ def machines(draw: st.DrawFn, largest: int = 6) -> tuple[list[Gpu], list[Link]]:
 def pair_counts(chosen: Sequence[Gpu], links: Sequence[Link]) -> list[int]:
     """Return how many pairs there are at every level, the farthest first; NVLinks are counted by those that lack."""
     known = {frozenset((one.a, one.b)): one for one in links if one.level is not None}
-    counts = dict.fromkeys(reversed(LEVELS), 0)
+    counts: dict[str, int] = dict.fromkeys([*reversed(LEVELS), "processor"], 0)
     for a, b in combinations(chosen, 2):
         one = known.get(frozenset((a.uuid, b.uuid)))
         if one is None or one.level is None:
             counts["NODE" if a.numa_node is not None and a.numa_node == b.numa_node else "SYS"] += 1
+        elif one.level == "NV":
+            counts["NV"] += 32 - one.nvlinks
+            counts["processor"] += a.numa_node is None or a.numa_node != b.numa_node
         else:
-            counts[one.level] += 32 - one.nvlinks if one.level == "NV" else 1
+            counts[one.level] += 1
     return list(counts.values())
 
 
