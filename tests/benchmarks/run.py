@@ -22,12 +22,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# Run as a script: its own folder is on the path, and the checkout is not.
+sys.path.insert(0, str(ROOT))
 HERE = Path(__file__).resolve().parent
 IMAGE = "vaultcube/pytorch:cu124"
 VAULTCUBE = str(Path(sys.executable).with_name("vaultcube"))
 BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
 WARMUP, WINDOWS, STEPS = 8, 5, 6
 Row = tuple[str, str, str, str, str]
+
+
+from tests.benchmarks import telemetry  # noqa: E402 - found by the line above
 
 
 def call(*argv: str, env: dict[str, str] | None = None) -> str:
@@ -59,10 +64,10 @@ def in_turns(count: int, *measures: Callable[[], float]) -> list[list[float]]:
     return [list(values) for values in zip(*rounds, strict=True)]
 
 
-def told(values: Sequence[float], unit: str, scale: float = 1.0) -> str:
+def told(values: Sequence[float], unit: str, scale: float = 1.0, digits: int = 1) -> str:
     """Return `median ± half the interquartile range`."""
     low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle * scale:.1f} ± {(high - low) / 2 * scale:.1f} {unit}"
+    return f"{middle * scale:.{digits}f} ± {(high - low) / 2 * scale:.{digits}f} {unit}"
 
 
 def quick_verbs(count: int) -> list[Row]:
@@ -188,6 +193,27 @@ def program(count: int) -> list[Row]:
     ]
 
 
+def recording(count: int) -> list[Row]:
+    """Compare the recorder with a loop of nvidia-smi and with nvitop, and its file with what SQLite needs at least."""
+    shares, memory = telemetry.cost(count)
+    ours = shares["recorder"]
+    found: list[Row] = []
+    for name, beside in (("nvidia-smi", "a loop of `nvidia-smi --query-gpu`"), ("nvitop", "nvitop's collector")):
+        values = f"{told(ours, '%', 100, 2)} / {told(shares[name], '%', 100, 2)} of a core"
+        ratio = statistics.median(ours) / statistics.median(shares[name])
+        found.append(("recording 4 GPUs at 1 Hz: CPU", beside, values, f"{ratio:.2f}x", "0.5 % of a core"))
+    mine, others = memory["recorder"], memory["nvitop"]
+    found.append(
+        ("its memory", "nvitop's collector", f"{mine:.1f} / {others:.1f} MB", f"{mine / others:.2f}x", "40 MB")
+    )
+    size = telemetry.size_of_a_day() / 1e6
+    found.append(("24 h of 4 GPUs at 1 Hz on disk", "-", f"{size:.1f} MB", "-", "25 MB"))
+    with telemetry.recorded(100_000) as (summarise, average):
+        ours, plain = in_turns(max(count, 4), summarise, average)
+    cells = row("100 000 samples summarised", "`SELECT avg(power_mw)` of the same rows", ours, plain, "1 s")
+    return [*found, cells]
+
+
 def machine() -> str:
     """Return one line about this machine and the versions."""
     cpu = next(
@@ -210,6 +236,7 @@ def main() -> None:
     parts: list[Callable[[], list[Row]]] = [
         lambda: quick_verbs(args.count),
         lambda: start_of_a_run(max(args.count // 2, 4)),
+        lambda: recording(max(args.slow_count, 3)),
         lambda: program(args.slow_count),
     ]
     for part in parts:

@@ -59,7 +59,8 @@ CREATE TABLE clock (              -- wall time (Unix, ms) beside file time; a ne
 );
 CREATE TABLE readings (
     id INTEGER PRIMARY KEY,       -- t_ms << 6 | gpu
-    problem TEXT,                 -- why there is no reading
+    problem TEXT,                 -- why there are no values
+    since_ms INTEGER,             -- time since this GPU's last reading with values; NULL: it is the first
     temperature_c INTEGER,
     temperature_margin_c INTEGER, -- to the card's own limit
     memory_temperature_c INTEGER,
@@ -82,6 +83,7 @@ CREATE TABLE readings (
     power_brake_us INTEGER,       -- growth
     ecc_uncorrected INTEGER       -- growth
 );
+CREATE INDEX problems ON readings (id) WHERE problem IS NOT NULL;
 CREATE TABLE happenings (
     id INTEGER PRIMARY KEY,
     t_ms INTEGER NOT NULL,
@@ -100,7 +102,7 @@ CREATE VIEW samples AS
 SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', (c.wall_ms + (r.id >> 6) - c.t_ms) / 1000.0, 'unixepoch') AS time,
     (s.base_ms + (r.id >> 6)) / 1000.0 AS mono_s,
-    g.nvml_index AS gpu, g.uuid, r.problem,
+    g.nvml_index AS gpu, g.uuid, r.problem, r.since_ms / 1000.0 AS since_s,
     r.utilisation_percent, r.memory_utilisation_percent, r.sm_clock_mhz, r.memory_clock_mhz, r.pstate,
     r.power_mw / 1000.0 AS power_w, r.energy_mj / 1000.0 AS energy_j,
     r.temperature_c, r.temperature_margin_c, r.memory_temperature_c, r.fan_percent,
@@ -125,7 +127,7 @@ JOIN clock c ON c.t_ms = (SELECT max(t_ms) FROM clock WHERE t_ms <= h.t_ms);
 INSERT INTO meta VALUES ('schema', 'vaultcube.telemetry/1');
 """
 _INSERT: Final = (
-    "INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -177,6 +179,7 @@ class Writer:
             self._prepare()
             self.before = self._session(begun)
             self._gpus = [self._gpu(info) for info in gpus]
+            self._last = [self._last_reading(gpu) for gpu in self._gpus]
             self._counters: list[dict[str, int]] = [{} for _ in gpus]
             self.clock(begun.mono_ms, begun.wall_ms)
             self.commit()
@@ -210,9 +213,13 @@ class Writer:
         def microseconds(name: str, value: int | None) -> int | None:
             return grown(name, None if value is None else value // 1000)
 
+        t_ms = key >> GPU_BITS
+        last = self._last[position]
+        self._last[position] = t_ms
         row = (
             key,
             None,
+            None if last is None else t_ms - last,
             now.temperature_c,
             now.temperature_margin_c,
             now.memory_temperature_c,
@@ -327,6 +334,11 @@ class Writer:
     def _wall(self, t_ms: int) -> int:
         sql = "SELECT wall_ms - t_ms FROM clock WHERE t_ms <= ? ORDER BY t_ms DESC LIMIT 1"
         return int(self._db.execute(sql, (t_ms,)).fetchone()[0]) + t_ms
+
+    def _last_reading(self, gpu: int) -> int | None:
+        sql = "SELECT id >> 6 FROM readings WHERE id & 63 = ? AND problem IS NULL ORDER BY id DESC LIMIT 1"
+        found = self._db.execute(sql, (gpu,)).fetchone()
+        return int(found[0]) if found else None
 
     def _gpu(self, info: GpuInfo) -> int:
         found = self._db.execute("SELECT gpu FROM gpus WHERE uuid = ?", (info.uuid,)).fetchone()

@@ -10,7 +10,7 @@ from vaultcube.gpu.rundb import GPU_BITS
 
 # Up to here the distance of two readings is the period and its jitter; beyond it one reading was missed.
 _LATE: Final = 1.5
-_SW_THERMAL, _HW_THERMAL, _POWER_BRAKE = 0x20, 0x40, 0x80
+_HW_SLOWDOWN, _SW_THERMAL, _HW_THERMAL, _POWER_BRAKE, _ALONE = 0x8, 0x20, 0x40, 0x80, -1
 # Which reason each counter measures.
 _COUNTERS: Final = {
     "power_cap_us": POWER_CAP,
@@ -101,7 +101,9 @@ class Span(NamedTuple):
     suspended_ms: int
 
 
+# Those of the interval, and as far as the one after it.
 _HERE: Final = "FROM readings WHERE id BETWEEN :begin AND :finish AND id & 63 = :gpu AND problem IS NULL"
+_ON: Final = "FROM readings WHERE id BETWEEN :begin AND :after AND id & 63 = :gpu AND problem IS NULL"
 _PLAIN: Final = {
     "avg": ("utilisation_percent", "memory_utilisation_percent", "sm_clock_mhz", "memory_clock_mhz", "power_mw"),
     "min": ("utilisation_percent", "sm_clock_mhz", "memory_clock_mhz", "temperature_margin_c"),
@@ -117,36 +119,24 @@ def _select(columns: Mapping[str, str], source: str) -> str:
     return f"SELECT {picked} {source}"
 
 
-# The readings in the interval.
 _VALUES: Final = _select(
-    {"samples": "count(*)", "first_ms": "min(id) >> 6", "last_ms": "max(id) >> 6"}
+    {"samples": "count(*)", "last_ms": "max(id) >> 6"}
     | {f"{kind}_{name}": f"{kind}({name})" for kind, names in _PLAIN.items() for name in names}
     | {name: f"min({name}) {_BUSY}" for name in ("pcie_gen", "pcie_width")},
     _HERE,
 )
 _BITS: Final = f"SELECT clock_events, count(*) {_HERE} AND clock_events IS NOT NULL GROUP BY clock_events"
-# What lies between the readings, from the one before the interval to the one after it: `dt` is the time since the
-# reading before, `overlap` the part of it in the interval, `stands` the part of the interval that the reading stands for.
+# What lies between the readings: `overlap` is the part of the time since the reading before that is in the interval,
+# `stands` the part of the interval that the reading stands for.
 _BETWEEN: Final = _select(
-    {
-        "covered": "coalesce(sum(stands), 0)",
-        "gap": "coalesce(max(overlap), 0)",
-        # Neither heat nor the power brake: there is no counter, and at a change of P-state it shows for a moment.
-        "alone": "coalesce(sum(clock_events & events_before & 0x8 != 0 AND clock_events & 0xC0 = 0), 0)",
-    }
-    | {name: f"sum(1.0 * {name} * overlap / dt)" for name in ("energy_mj", *_COUNTERS)}
+    {"covered": "coalesce(sum(stands), 0)", "gap": "coalesce(max(overlap), 0)"}
+    | {name: f"sum(1.0 * {name} * overlap / since_ms)" for name in ("energy_mj", *_COUNTERS)}
     | {f"{name}_of_ms": f"sum(overlap) FILTER (WHERE {name} IS NOT NULL)" for name in ("energy_mj", *_COUNTERS)},
-    """
+    f"""
     FROM (
-        SELECT *, min(t, :end) - max(t - dt, :start) AS overlap,
-            max(min(t, :end) - max(t - iif(dt <= :late, dt, :period), :start), 0) AS stands
-        FROM (
-            SELECT id >> 6 AS t, (id >> 6) - (lag(id) OVER w >> 6) AS dt,
-                clock_events, lag(clock_events) OVER w AS events_before,
-                energy_mj, power_cap_us, sw_thermal_us, hw_thermal_us, power_brake_us
-            FROM readings WHERE id BETWEEN :first AND :last AND id & 63 = :gpu AND problem IS NULL
-            WINDOW w AS (ORDER BY id)
-        )
+        SELECT *, min(id >> 6, :end) - max((id >> 6) - coalesce(since_ms, id >> 6), :start) AS overlap,
+            max(min(id >> 6, :end) - max((id >> 6) - iif(since_ms <= :late, since_ms, :period), :start), 0) AS stands
+        {_ON}
     )
     """,
 )
@@ -160,15 +150,13 @@ def summarise(db: sqlite3.Connection, gpu: int, uuid: str, span: Span) -> Summar
     """
     start, end = span.start_ms, max(span.end_ms, span.start_ms)
     begin, finish = start << GPU_BITS, (end + 1 << GPU_BITS) - 1
-    keys = {"gpu": gpu, "begin": begin, "finish": finish, "start": start, "end": end}
-    before, after = (db.execute(sql, keys).fetchone() for sql in _NEIGHBOURS)
-    keys |= {"first": before[0] if before else begin, "last": after[0] if after else finish}
-    row = _one(db, _VALUES, keys) | _one(
-        db, _BETWEEN, {**keys, "period": span.period_ms, "late": span.period_ms * _LATE}
-    )
+    keys: dict[str, float] = {"gpu": gpu, "begin": begin, "finish": finish, "start": start, "end": end}
+    after = db.execute(_AFTER, keys).fetchone()
+    keys |= {"after": after[0] if after else finish, "period": span.period_ms, "late": span.period_ms * _LATE}
+    row = _one(db, _VALUES, keys) | _one(db, _BETWEEN, keys)
     bits = _bits(db.execute(_BITS, keys).fetchall())
     duration = end - start + span.suspended_ms
-    covered, gap = _coverage(row, span, is_first=before is None, is_last=after is None)
+    covered, gap = _coverage(row, span, is_last=after is None)
     problem = db.execute(_PROBLEM, keys).fetchone()
     energy_j, energy_s, energy_reason = _energy(row, reset=db.execute(_RESET, keys).fetchone() is not None)
     shares = {bit: _share(row, counter, bits.get(bit)) for counter, bit in _COUNTERS.items()}
@@ -210,10 +198,7 @@ def summarise(db: sqlite3.Connection, gpu: int, uuid: str, span: Span) -> Summar
     )
 
 
-_NEIGHBOURS: Final = (
-    "SELECT id FROM readings WHERE id < :begin AND id & 63 = :gpu AND problem IS NULL ORDER BY id DESC LIMIT 1",
-    "SELECT id FROM readings WHERE id > :finish AND id & 63 = :gpu AND problem IS NULL ORDER BY id LIMIT 1",
-)
+_AFTER: Final = "SELECT id FROM readings WHERE id > :finish AND id & 63 = :gpu AND problem IS NULL ORDER BY id LIMIT 1"
 _PROBLEM: Final = (
     "SELECT problem, id >> 6 FROM readings "
     "WHERE id BETWEEN :begin AND :finish AND id & 63 = :gpu AND problem IS NOT NULL ORDER BY id LIMIT 1"
@@ -229,24 +214,31 @@ def _one(db: sqlite3.Connection, sql: str, keys: Mapping[str, float]) -> dict[st
 
 
 def _bits(counts: list[tuple[int, int]]) -> dict[int, float]:
-    """Return the share of readings that showed each bit; under THROTTLE_MASK, any of its bits. Empty without readings."""
+    """Return the share of readings that showed each bit. Empty without readings.
+
+    Under THROTTLE_MASK stands the share of any of its bits. Under _ALONE that of a hardware slowdown by neither heat nor
+    brake, which has no counter: it shows for a moment at a change of P-state too, so one reading of them is not believed.
+    """
     total = sum(count for _, count in counts)
-    masks = (*REASONS, THROTTLE_MASK) if total else ()
-    return {mask: sum(count for events, count in counts if events & mask) / total for mask in masks}
+    if not total:
+        return {}
+    found = {
+        mask: sum(count for events, count in counts if events & mask) / total for mask in (*REASONS, THROTTLE_MASK)
+    }
+    alone = sum(
+        count for events, count in counts if events & _HW_SLOWDOWN and not events & (_HW_THERMAL | _POWER_BRAKE)
+    )
+    return found | {_ALONE: max(alone - 1, 0) / total}
 
 
-def _coverage(row: Mapping[str, Any], span: Span, *, is_first: bool, is_last: bool) -> tuple[float, float]:
+def _coverage(row: Mapping[str, Any], span: Span, *, is_last: bool) -> tuple[float, float]:
     """Return for how long readings stand and the longest time without one, in ms."""
-    if not row["samples"]:
-        return row["covered"], span.end_ms - span.start_ms
     covered, gap = row["covered"], row["gap"]
-    if is_first:
-        gap = max(gap, row["first_ms"] - span.start_ms)
     if is_last:
-        rest = span.end_ms - row["last_ms"]
+        # Nothing follows, and the next reading may not have been due yet.
+        rest = span.end_ms - (row["last_ms"] if row["samples"] else span.start_ms)
         gap = max(gap, rest)
-        # The next reading was not due yet.
-        covered += rest if rest <= _LATE * span.period_ms else 0
+        covered += rest if row["samples"] and rest <= _LATE * span.period_ms else 0
     return covered, gap
 
 
@@ -270,8 +262,7 @@ def _throttled(
 ) -> tuple[float | None, Literal["counters", "sampled"] | None]:
     bad = {counter: bit for counter, bit in _COUNTERS.items() if bit & THROTTLE_MASK}
     if all(row[f"{counter}_of_ms"] for counter in bad):
-        alone = row["alone"] / row["samples"] if row["samples"] else 0.0
-        return min(sum(shares[bit] or 0.0 for bit in bad.values()) + alone, 1.0), "counters"
+        return min(sum(shares[bit] or 0.0 for bit in bad.values()) + bits.get(_ALONE, 0.0), 1.0), "counters"
     return bits.get(THROTTLE_MASK), "sampled" if bits else None
 
 

@@ -48,6 +48,7 @@ def test_people_read_units_and_wall_time(path: Path) -> None:
     db.close()
     assert (first["time"], first["mono_s"]) == ("2026-01-01T12:00:00.000Z", BEGIN / 1000)
     assert (first["gpu"], first["uuid"], first["energy_j"], first["power_cap_s"]) == (1, "GPU-1", None, None)
+    assert (first["since_s"], second["since_s"]) == (None, 1.0)
     assert (second["energy_j"], second["power_cap_s"], second["clock_events"]) == (500.0, 0.25, "0x44")
     assert (second["power_w"], second["memory_used_mib"], second["memory_temperature_c"]) == (500.0, 30720.0, None)
     assert (event["time"], event["kind"], event["code"], event["gpu"]) == ("2026-01-01T12:00:01.000Z", "xid", 79, 1)
@@ -88,8 +89,8 @@ def test_nanoseconds_lose_nothing_over_time(path: Path) -> None:
 def test_what_a_card_does_not_tell_stays_null(path: Path) -> None:
     record(path, [(0, Reading()), (1000, Reading(problem="lost"))])
     values = rows(path, "SELECT * FROM readings")
-    assert values[0] == (0, *[None] * 22)
-    assert values[1] == (1000 << 6, "lost", *[None] * 21)
+    assert values[0] == (0, *[None] * 23)
+    assert values[1] == (1000 << 6, "lost", *[None] * 22)
 
 
 def test_a_second_recorder_of_the_same_boot_goes_on_in_the_same_time(path: Path) -> None:
@@ -99,8 +100,11 @@ def test_a_second_recorder_of_the_same_boot_goes_on_in_the_same_time(path: Path)
     writer.reading(2, BEGIN + 10_000, BUSY)
     writer.close(BEGIN + 10_000, "SIGINT")
     assert rows(path, "SELECT t_ms, base_ms FROM sessions") == [(0, BEGIN), (10_000, BEGIN)]
-    assert rows(path, "SELECT id >> 6, id & 63 FROM readings")[-1] == (10_000, 2)
+    assert rows(path, "SELECT id >> 6, id & 63, since_ms FROM readings")[-1] == (10_000, 2, None)
     assert len(rows(path, "SELECT * FROM gpus")) == 3
+    with writing(path, mono_ms=BEGIN + 20_000, wall_ms=NOON + 20_000) as third:
+        third.reading(0, BEGIN + 20_000, BUSY)
+    assert rows(path, "SELECT since_ms, energy_mj FROM readings")[-1] == (18_000, None)
 
 
 @pytest.mark.parametrize(("boot", "mono"), [("another", 7000), ("another", BEGIN + 90_000), (begun().boot_id, 7000)])
