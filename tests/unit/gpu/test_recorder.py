@@ -5,17 +5,23 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.gpu.recording import BEGIN, BOOT, NOON, infos, record, steady
 from tests.unit.support import ROOT
 
 from vaultcube.gpu import recorder
-from vaultcube.gpu.recorder import BAD_PARAMETERS, NO_FILE, NO_NVML, Ticks, main
+from vaultcube.gpu.kernellog import VARIABLE, KernelLog
+from vaultcube.gpu.reader import Opened
+from vaultcube.gpu.recorder import BAD_PARAMETERS, NO_FILE, NO_NVML, Recorder, Ticks, main
+from vaultcube.gpu.telemetry import Event, Telemetry
 
 SECOND = 1_000_000_000
 # The modules of gpu/ that the recorder container holds.
@@ -112,6 +118,102 @@ def test_a_stamp_gives_each_recording_a_folder(tmp_path: Path) -> None:
     assert path.parent.name.startswith("recorder-20")
     assert Path(recorder._place(str(tmp_path / "run.db"), stamp=False)) == tmp_path / "run.db"
     assert recorder._place("run.db", stamp=False) == "run.db"
+
+
+# --- clocks and boots, which no test can turn ------------------------------------------------------------------
+
+
+class Turned(Recorder):
+    """A recorder that begins on a machine whose clocks a test turns; it has no signals and no NVML."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, *, boot_id: str = BOOT) -> None:
+        self.offset_ms, self.asleep_ms = NOON - BEGIN, 0
+        monkeypatch.setattr(recorder, "_clocks", lambda: (self.offset_ms, self.asleep_ms))
+        monkeypatch.setattr(recorder, "_boot_id", lambda: boot_id)
+        # A minute after the recordings that tests make.
+        monkeypatch.setattr(time, "monotonic_ns", lambda: (BEGIN + 60_000) * 1_000_000)
+        self._path = str(path)
+        self._period = SECOND
+        self._log = KernelLog({VARIABLE: os.devnull})
+        self._open(
+            Opened(
+                places=(0, 1),
+                gpus=tuple(infos()),
+                others=(),
+                missing=((2, "lost"),),
+                driver="575.57.08",
+                cuda="12.9",
+                simulated=False,
+                xid_events=True,
+            )
+        )
+
+    def look(self, at_ms: int) -> None:
+        """Let it look at the clocks."""
+        self._look_at_clocks(at_ms * 1_000_000)
+
+    def close(self) -> list[Event]:
+        """End it, and return the events that it wrote."""
+        self._writer.close(BEGIN + 60_000, "SIGTERM")
+        self._log.close()
+        with Telemetry.open(self._path) as telemetry:
+            return telemetry.events()
+
+
+@pytest.fixture
+def turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Turned:
+    return Turned(tmp_path / "run.db", monkeypatch)
+
+
+def test_a_gpu_that_was_lost_from_the_start_is_told_of(turned: Turned) -> None:
+    (lost,) = turned.close()
+    assert (lost.kind, lost.detail["nvml_index"]) == ("lost", 2)
+
+
+def test_wall_time_that_is_set_is_told_of_and_slewing_is_followed(turned: Turned) -> None:
+    start = turned._writer._base
+    turned.offset_ms += 40
+    turned.look(start + 1000)
+    turned.offset_ms += 40
+    turned.look(start + 2000)
+    turned.offset_ms -= 3_600_000
+    turned.look(start + 3000)
+    _, jump = turned.close()
+    assert (jump.kind, jump.detail) == ("clock_jump", {"seconds": -3600.0})
+    db = sqlite3.connect(turned._path)
+    clock = db.execute("SELECT t_ms, wall_ms - t_ms FROM clock").fetchall()
+    db.close()
+    first = clock[0][1]
+    # The first 40 ms alone are not worth a row.
+    assert clock == [(0, first), (2000, first + 80), (3000, first + 80 - 3_600_000)]
+
+
+def test_a_machine_that_slept_did_not_record(turned: Turned) -> None:
+    start = turned._writer._base
+    turned.asleep_ms += 60_000
+    turned.offset_ms += 60_000
+    turned.look(start + 1000)
+    turned.look(start + 2000)
+    _, gap = turned.close()
+    assert gap.kind == "gap"
+    assert gap.detail == {"seconds": 60.0, "suspended_s": 60.0, "missed": 60, "why": "suspended"}
+
+
+@pytest.mark.parametrize(("boot_id", "kind"), [("another", "restart"), (BOOT, "gap")])
+def test_what_lies_between_two_sessions_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot_id: str, kind: str
+) -> None:
+    record(tmp_path / "run.db", steady(3))
+    event = Turned(tmp_path / "run.db", monkeypatch, boot_id=boot_id).close()[0]
+    assert event.kind == kind
+    assert event.detail["seconds"] == 58
+    assert event.detail.get("boot_id", BOOT) == boot_id
+
+
+def test_both_clocks_are_read_in_one_breath() -> None:
+    offset, asleep = recorder._clocks()
+    assert abs(offset - (time.time_ns() - time.monotonic_ns()) / 1e6) < 1000
+    assert asleep >= 0
 
 
 def imported(path: Path) -> set[str]:
