@@ -6,7 +6,7 @@ Imports little, so that the engine can think while the rest is imported.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vaultcube.errors import VaultCubeError
 from vaultcube.stack.docker import Docker
@@ -24,20 +24,26 @@ class Containers:
 
     def __init__(self) -> None:
         self._stop = Stop()
-        self._raw: list[dict[str, Any]] = []
+        self._found: list[GpuContainer] = []
         self._reason: str | None = None
         self._thread = threading.Thread(target=self._ask, name="containers", daemon=True)
         self._thread.start()
 
     def _ask(self) -> None:
         try:
-            self._raw = Docker(self._stop).live()
+            raw = Docker(self._stop).live()
+            from vaultcube.stack.leases import parse_containers
+
+            self._found = parse_containers(raw)
         except VaultCubeError as error:
             self._reason = error.message
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            # Another engine that speaks through a docker command; not to know must not read as free.
+            self._reason = f"the engine's answer cannot be read: {error}"
 
-    @property
-    def answered(self) -> bool:
-        """Say whether there is an answer, be it that nobody answers."""
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for an answer, so many seconds at most; say whether there is one, be it that nobody answers."""
+        self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def result(self, timeout_s: float) -> tuple[list[GpuContainer], str | None]:
@@ -46,12 +52,9 @@ class Containers:
         Args:
             timeout_s: how long to wait for the answer at most, in seconds.
         """
-        from vaultcube.stack.leases import parse_containers
-
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        if not self.wait(timeout_s):
             return [], f"the engine did not answer within {timeout_s:g} s"
-        return parse_containers(self._raw), self._reason
+        return self._found, self._reason
 
     def cancel(self) -> None:
         """Forget the question, and end what asks it. Nothing happens when it was answered."""

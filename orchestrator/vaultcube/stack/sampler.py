@@ -12,6 +12,8 @@ from vaultcube.stack.watch import Frame, Watch
 
 # How long the first look waits for the engine, in seconds: the first picture should say who holds what.
 FIRST_S = 1.0
+# How long the end waits for a look that is under way, in seconds.
+LEAVE_S = 1.0
 
 
 class Sampler:
@@ -43,7 +45,7 @@ class Sampler:
     def __exit__(self, *_: object) -> None:
         self._end.set()
         # One that hangs in the driver is left to the end of the process, and its pipe with it.
-        self._thread.join(self._interval_s + 1)
+        self._thread.join(LEAVE_S)
         if not self._thread.is_alive():
             os.close(self._read)
             os.close(self._write)

@@ -225,11 +225,8 @@ class Watch:
         asked = self._asked
         if asked is None:
             return self._containers
-        found = asked.result(patience_s)
-        if asked.answered:
-            self._containers, self._answered_at, self._asked = found, now, None
-        elif patience_s:
-            self._containers = found
+        if asked.wait(patience_s):
+            self._containers, self._answered_at, self._asked = asked.result(0), now, None
         elif now - self._asked_at >= GIVE_UP_S:
             asked.cancel()
             self._containers = ((), f"the engine did not answer within {GIVE_UP_S:g} s")
