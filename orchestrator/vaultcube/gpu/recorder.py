@@ -34,6 +34,8 @@ _BEAT_NS: Final = 1_000_000_000
 _COMMIT_NS: Final = 500_000_000
 # The slowest answers of a busy driver take a few tenths of a second.
 _HANG_NS: Final = 2_000_000_000
+# For a last reading nobody waits longer.
+_LAST_NS: Final = 500_000_000
 # Without persistence mode every GPU is initialised first, which takes seconds each.
 _START_S: Final = 60.0
 # Wall time that wanders off by less is NTP's slewing, and is not written down.
@@ -114,6 +116,7 @@ class Recorder:
         if opened is not None:
             self._open(opened)
             self._loop()
+            self._last_reading()
             self._writer.close(_ms(time.monotonic_ns()), self._stopped or "")
         self._reader.end()
         self._reader.join(1)
@@ -184,6 +187,15 @@ class Recorder:
                 self._ask(now, due=due)
             self._take_answers()
             self._wait(min(ticks.next_ns, self._last_beat + _BEAT_NS))
+
+    def _last_reading(self) -> None:
+        """Read once more: what happened since the last reading would be lost, the whole of a run of a second."""
+        now = time.monotonic_ns()
+        if self._asked is None:
+            self._question(now, readings=True)
+        while self._asked is not None and time.monotonic_ns() - now < _LAST_NS:
+            select.select([self._pipe], [], [], _LAST_NS / 10 / 1e9)
+            self._take_answers()
 
     def _beat(self, now: int) -> None:
         """Look at all that is not NVML, and at how long that has been silent."""

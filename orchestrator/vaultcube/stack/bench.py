@@ -19,7 +19,7 @@ from vaultcube.results.store import RunStore
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.buildlog import BuildLog
 from vaultcube.stack.docker import Docker, EngineInfo, Probe
-from vaultcube.stack.environment import container_user, cpu_ranks, new_run_id, utc_now
+from vaultcube.stack.environment import container_user, cpu_ranks, kernel_log, new_run_id, utc_now
 from vaultcube.stack.images import BuildOptions, build
 from vaultcube.stack.lifecycle import JobRun
 from vaultcube.stack.machine import Machine
@@ -87,6 +87,7 @@ class Session:
             cpu_ranks=cpu_ranks(),
             held=held,
             engine=engine,
+            kernel_log=kernel_log(),
         )
         check_data(plan)
         return plan
@@ -138,10 +139,11 @@ class Session:
             self._preflight(plan, docker, watcher)
             images = set(engine.images)
             while True:
-                if plan.image not in images:
+                if not images.issuperset(plan.images):
                     # A busy machine, or one that cannot hand out GPUs, says so before the build.
                     plan = self._place(machine, docker) if plan.gpus else plan
-                    self._build(plan.image, images, docker, stop, watcher)
+                    for image in plan.images:
+                        self._build(image, images, docker, stop, watcher)
                 if not plan.gpus:
                     return plan, engine, None
                 reservation = reserve(stop, watcher.note)
@@ -151,7 +153,7 @@ class Session:
                     reservation.release()
                     raise
                 # On a machine of mixed cards others may be free by now, and want another image.
-                if plan.image in images:
+                if images.issuperset(plan.images):
                     watcher.note(f"{'GPUs' if len(plan.gpus) > 1 else 'GPU'} {plan.indices}, {plan.pinning_reason}")
                     return plan, engine, reservation
                 reservation.release()
@@ -170,7 +172,8 @@ class Session:
             return
         self.store.prove(self.run_id)
         watcher.note(f"building {image}: it is not on this machine yet")
-        build(docker, stop, self.workload.image, image.rpartition(":")[2], BuildOptions(), watcher.building)
+        name, _, flavour = image.removeprefix("vaultcube/").partition(":")
+        build(docker, stop, name, flavour, BuildOptions(), watcher.building)
         images.add(image)
 
 

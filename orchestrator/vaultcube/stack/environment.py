@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vaultcube import __version__
+from vaultcube.gpu import kernellog
 from vaultcube.results.schema import Provenance
 from vaultcube.results.store import run_id
 from vaultcube.stack.assets import checkout
@@ -27,6 +28,14 @@ def container_user() -> tuple[int, int]:
 def cpu_ranks() -> int:
     """Return how many ranks a run on the CPU has: two, so that there is something to scale over, if cores allow."""
     return min(DEFAULT_RANKS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def kernel_log() -> str | None:
+    """Return the kernel's log that a container can be given: the one that was named, the device, or None."""
+    named = os.environ.get(kernellog.VARIABLE)
+    if named:
+        return str(Path(named).absolute())
+    return kernellog.DEVICE if Path(kernellog.DEVICE).exists() else None
 
 
 def new_run_id(workload: str, now: datetime) -> str:

@@ -21,14 +21,14 @@ from vaultcube.errors import (
 from vaultcube.results.events import AnyEvent, EventLog
 from vaultcube.results.profile import describe
 from vaultcube.results.schema import Result, Status
-from vaultcube.results.store import LOG, PLAN, RunDirectory
+from vaultcube.results.store import LOG, PLAN, TELEMETRY, RunDirectory
 from vaultcube.stack.assets import asset
 from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
 from vaultcube.stack.docker import LABEL_RUN, Docker, EngineInfo, Exit, checked, engine_is_gone, known_error, last_line
 from vaultcube.stack.environment import provenance, utc_now
 from vaultcube.stack.outcome import Outcome, classify
 from vaultcube.stack.override import OVERRIDE, compose_args, make_override, up_args
-from vaultcube.stack.plan import Plan
+from vaultcube.stack.plan import RECORDER_SERVICE, Plan
 from vaultcube.stack.process import Finished
 from vaultcube.stack.reservation import Reservation
 from vaultcube.stack.signals import Stop
@@ -104,7 +104,7 @@ class JobRun:
         # The container is gone: what has no newline by now never gets one.
         for event in self.log.close():
             self.watch(event)
-        status, told = classify(seen, self.log.events, cause)
+        status, told = classify(workload_only(seen), self.log.events, cause)
         outcome = Outcome(status=status, error=told, images=_images(seen), disturbances=disturbances)
         return keep(self.plan, self.directory, self.log, outcome, engine)
 
@@ -142,6 +142,8 @@ class JobRun:
         """
         deadline = time.monotonic() + self.plan.timeout_s
         ids = [container.id for container in self.docker.containers(self.plan.run_id)]
+        if self.plan.recorder == "container":
+            ids = [exit_.id for exit_ in workload_only(self.docker.exits(ids))]
         if not ids:
             return
         while self._wait(ids, deadline):
@@ -196,6 +198,11 @@ class JobRun:
         return [f"run {other} used the CPU at the same time" for other in shared]
 
 
+def workload_only(exits: list[Exit]) -> list[Exit]:
+    """Return the containers that do the work: a recorder beside them goes on until it is stopped."""
+    return [exit_ for exit_ in exits if exit_.service != RECORDER_SERVICE]
+
+
 def clean_up(plan: Plan, directory: RunDirectory, docker: Docker) -> list[Exit]:
     """Stop the containers of a run, keep their log, and remove everything; return how they ended.
 
@@ -239,10 +246,20 @@ def keep(plan: Plan, directory: RunDirectory, log: EventLog, outcome: Outcome, e
     Raises:
         ResultsUnwritableError, DiskTooSmallError: as named.
     """
+    _settle_telemetry(directory)
     source = provenance(engine, driver=plan.driver, images=outcome.images, compose_sha256=compose_sha256(directory))
     result = build_result(plan, directory, log, outcome, source, utc_now())
     directory.write_result(result)
     return result
+
+
+def _settle_telemetry(directory: RunDirectory) -> None:
+    """Make one plain file of what a recorder that was killed left in two, before it is read and hashed."""
+    path = directory.path / TELEMETRY
+    if path.is_file():
+        from vaultcube.gpu.telemetry import settle
+
+        settle(path)
 
 
 def finish_orphan(directory: RunDirectory, docker: Docker) -> Result:
@@ -256,9 +273,9 @@ def finish_orphan(directory: RunDirectory, docker: Docker) -> Result:
     exits = clean_up(plan, directory, docker)
     log = read_events(directory)
     cause = None
-    if was_running or not exits:
+    if was_running or not workload_only(exits):
         cause = InterruptedRunError("the vaultcube that looked after this run is gone, and the run was cleared")
-    status, error = classify(exits, log.events, cause)
+    status, error = classify(workload_only(exits), log.events, cause)
     return keep(
         plan,
         directory,

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaultcube.gpu import kernellog
+from vaultcube.results.store import TELEMETRY
 from vaultcube.stack.docker import LABEL_DIR, LABEL_RUN, LABEL_WORKLOAD
-from vaultcube.stack.plan import Plan
+from vaultcube.stack.plan import RECORDER_IMAGE, RECORDER_SERVICE, Plan
 
 OVERRIDE = "compose.override.yml"
+# What the image vaultcube/recorder runs.
+RECORDER = ("python3", "-m", "vaultcube.gpu.recorder")
 # What JSON lets stand and YAML does not, or takes for the end of a line.
 UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
@@ -54,18 +58,53 @@ def make_override(plan: Plan, run_dir: Path) -> str:
     if plan.memory_bytes is not None:
         resources["limits"] = {"memory": str(plan.memory_bytes)}
     if plan.gpus:
-        # Names of the machine's; inside the container they count from 0, so nothing else there may name a GPU.
-        ids = plan.pins or [gpu.uuid for gpu in plan.gpus]
-        pins = [{"driver": plan.pinning or "nvidia", "device_ids": list(ids), "capabilities": ["gpu"]}]
-        resources["reservations"] = {"devices": Tagged("!override", pins)}
+        resources["reservations"] = _pins(plan, "gpu")
     if resources:
         service["deploy"] = {"resources": resources}
-    return "# Written by vaultcube for one run.\n" + to_yaml({"services": {plan.service: service}})
+    services = {plan.service: service}
+    if plan.recorder == "container":
+        services[RECORDER_SERVICE] = _recorder(plan, run_dir)
+    return "# Written by vaultcube for one run.\n" + to_yaml({"services": services})
+
+
+def _pins(plan: Plan, *capabilities: str) -> dict[str, Any]:
+    """Return the reservation of the plan's GPUs.
+
+    By the machine's names; inside the container they count from 0, so nothing else there may name a GPU.
+    """
+    ids = plan.pins or [gpu.uuid for gpu in plan.gpus]
+    pins = [{"driver": plan.pinning or "nvidia", "device_ids": list(ids), "capabilities": list(capabilities)}]
+    return {"devices": Tagged("!override", pins)}
+
+
+def _recorder(plan: Plan, run_dir: Path) -> dict[str, Any]:
+    """Return the service that records the GPUs; it writes into a folder of the group that the workload runs as."""
+    telemetry = (run_dir / TELEMETRY).parent
+    volumes: list[dict[str, Any]] = [{"type": "bind", "source": str(telemetry), "target": "/results"}]
+    service: dict[str, Any] = {
+        "image": RECORDER_IMAGE,
+        "user": f"0:{plan.user.partition(':')[2]}",
+        "command": Tagged(
+            "!override", [*RECORDER, "--db", "/results/run.db", "--period", f"{1 / plan.telemetry_hz:g}"]
+        ),
+        "depends_on": Tagged("!reset", None),
+        "labels": {LABEL_RUN: plan.run_id, LABEL_WORKLOAD: plan.workload, LABEL_DIR: str(run_dir)},
+        "deploy": {"resources": {"reservations": _pins(plan, "gpu", "utility")}},
+    }
+    if plan.kernel_log != kernellog.DEVICE:
+        service["devices"] = Tagged("!reset", [])
+    if plan.kernel_log not in {kernellog.DEVICE, None}:
+        target = "/run/kernel.log"
+        volumes.append({"type": "bind", "source": plan.kernel_log, "target": target, "read_only": True})
+        service["environment"] = {kernellog.VARIABLE: target}
+    service["volumes"] = Tagged("!override", volumes)
+    return service
 
 
 def up_args(plan: Plan, compose_dir: Path, run_dir: Path) -> list[str]:
     """Return the arguments of docker that start the run."""
-    up = ["up", "--detach", "--no-build", "--pull", "never", plan.service]
+    services = [plan.service] + ([RECORDER_SERVICE] if plan.recorder == "container" else [])
+    up = ["up", "--detach", "--no-build", "--pull", "never", *services]
     return [*compose_args(plan, compose_dir, run_dir), *up]
 
 

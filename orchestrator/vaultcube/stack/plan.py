@@ -19,6 +19,8 @@ from vaultcube.workloads import DeviceKind, Recorder, Workload
 
 MEMORY_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# The service of compose/recorder.yml, and its image.
+RECORDER_SERVICE, RECORDER_IMAGE = "recorder", "vaultcube/recorder:any"
 # Docker itself refuses a container with less; no machine has more.
 MEMORY_FLOOR, MEMORY_CEILING = 6 * 2**20, 2**50
 
@@ -61,6 +63,7 @@ class Plan(Model):
     """One run, complete: everything that is needed to start it, and later to judge it on another machine.
 
     Attributes:
+        kernel_log: the kernel's log that a recorder in a container reads; null when this machine has none for it.
         pinning: the engine's driver that hands out the GPUs; null in a draft, which nothing was asked about.
         pinning_reason: why that one.
         pins: the GPUs' names to that driver, in the order of `gpus`.
@@ -91,12 +94,18 @@ class Plan(Model):
     timeout_s: float
     recorder: Recorder = "off"
     telemetry_hz: float = 1.0
+    kernel_log: str | None = None
     pinning: Method | None = None
     pinning_reason: str = ""
     pins: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that the run needs."""
+        return (self.image, RECORDER_IMAGE) if self.recorder == "container" else (self.image,)
 
     @property
     def indices(self) -> str:
@@ -120,6 +129,7 @@ def make_plan(
     cpu_ranks: int = 2,
     held: Held = NOBODY,
     engine: PinningFacts | None = None,
+    kernel_log: str | None = None,
 ) -> Plan:
     """Decide everything about a run.
 
@@ -134,6 +144,7 @@ def make_plan(
         cpu_ranks: how many ranks a run on the CPU has when nobody says.
         held: who holds which GPU.
         engine: what it offers for pinning; None makes a draft, good for being refused early and for runs on the CPU.
+        kernel_log: where this machine's kernel log is, if anywhere.
 
     Raises:
         UsageError, BadParameterError, GpuSelectionError, GpuUnavailableError, GpuBusyError, MigError, PinningError,
@@ -153,7 +164,9 @@ def make_plan(
     pinning = choose_pinning(engine, gpus) if gpus and engine else None
     # The cu124 image runs on the CPU as it is: there is no third one to build and keep.
     tag = Flavour.CU124 if flavour is Flavour.CPU else flavour
+    recorder: Recorder = (request.recorder or workload.recorder) if gpus else "off"
     files = (f"{workload.name}.yml",) + (() if gpus else (f"{workload.name}.cpu.yml",))
+    files += (f"{RECORDER_SERVICE}.yml",) if recorder == "container" else ()
     return Plan(
         run_id=run_id,
         created=created,
@@ -175,8 +188,9 @@ def make_plan(
         compose_files=files,
         user=user,
         memory_bytes=request.memory_bytes,
-        recorder=(request.recorder or workload.recorder) if gpus else "off",
+        recorder=recorder,
         telemetry_hz=request.telemetry_hz,
+        kernel_log=kernel_log if recorder == "container" else None,
         timeout_s=request.timeout_s or workload.timeout_s(params, world_size=world_size, device=device),
         pinning=pinning.method if pinning else None,
         pinning_reason=pinning.reason if pinning else "",
