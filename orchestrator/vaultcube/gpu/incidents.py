@@ -4,8 +4,10 @@ One thing is told of once, whoever saw it. Standard library only: the recorder c
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from vaultcube.gpu.kernellog import Polled
@@ -55,6 +57,7 @@ class Incidents:
         self._lost: dict[int, _Open] = {}
         self._xids: list[_Open] = []
         self._parser = Parser()
+        self._pids: dict[int, frozenset[int]] = {}
 
     def problem(self, mono_ms: int, position: int, problem: Problem | None) -> bool:
         """Take what a GPU's reading said; say whether that is news."""
@@ -81,6 +84,16 @@ class Incidents:
         """Take a GPU that is listed and could not be read from the start."""
         kind = "lost" if problem == "lost" else "problem"
         self._writer.event(mono_ms, kind, sources="nvml", detail={"nvml_index": nvml_index, "problem": problem})
+
+    def computing(self, mono_ms: int, position: int, pids: frozenset[int]) -> None:
+        """Take which processes compute on a GPU."""
+        known = self._pids.get(position, frozenset())
+        self._pids[position] = pids
+        for pid in sorted(pids - known):
+            detail = {"pid": pid, "name": _name(pid), "containers": _containers(pid)}
+            self._writer.event(mono_ms, "process", position=position, sources="nvml", detail=detail)
+        for pid in sorted(known - pids):
+            self._writer.event(mono_ms, "process_ended", position=position, sources="nvml", detail={"pid": pid})
 
     def xid(self, mono_ms: int, event: XidEvent) -> None:
         """Take an Xid that NVML reported."""
@@ -165,6 +178,23 @@ class Incidents:
             sources=",".join(source for source in SOURCES if source in one.seen),
             detail=one.detail,
         )
+
+
+def _name(pid: int) -> str | None:
+    """Return what a process is called; None when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _containers(pid: int) -> list[str]:
+    """Return the ids of the containers that a process is in, outermost first: none for a process of the host."""
+    try:
+        cgroup = Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
+    except OSError:
+        return []
+    return list(dict.fromkeys(re.findall(r"[0-9a-f]{64}", cgroup)))
 
 
 def _ports(slots: Mapping[str, int], root: str) -> dict[str, set[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def observe(
     intervals: Sequence[Interval],
     ranks: Mapping[int, str],
     *,
+    containers: Collection[str] = (),
     why_none: str = "no telemetry was recorded",
 ) -> Measurement:
     """Return what telemetry says about a run.
@@ -50,6 +51,7 @@ def observe(
         telemetry: what was recorded, or None.
         intervals: when the workload measured.
         ranks: the GPU (UUID) that a rank says it computed on.
+        containers: the ids of the run's own containers.
         why_none: the reason for what is missing when there is no telemetry.
     """
     if not gpus or telemetry is None:
@@ -65,7 +67,8 @@ def observe(
     else:
         seen = [(gpu, telemetry.summarise(gpu.uuid, together.start_s, together.end_s)) for gpu in gpus]
         _figures(seen, together, metrics, missing)
-    return Measurement(metrics, missing, _disturbances(gpus, telemetry, intervals, ranks))
+    disturbances = _held_back(gpus, telemetry, intervals, ranks) + _guests(gpus, telemetry, intervals, containers)
+    return Measurement(metrics, missing, disturbances)
 
 
 def _recorded(intervals: Sequence[Interval], telemetry: Telemetry) -> list[Interval]:
@@ -79,9 +82,14 @@ def _recorded(intervals: Sequence[Interval], telemetry: Telemetry) -> list[Inter
 
 
 def _faults(gpus: Sequence[Gpu], telemetry: Telemetry, metrics: dict[str, Metric], missing: dict[str, str]) -> None:
-    """Count lost GPUs and Xids over the whole recording; an Xid of which nobody says the GPU counts too."""
+    """Count lost GPUs and Xids over the whole recording; an Xid of which nobody says the GPU may be ours."""
     ours = {gpu.uuid for gpu in gpus}
-    events = [event for event in telemetry.events() if event.uuid is None or event.uuid in ours]
+    # An event without a GPU's name but with its place is about one that is not recorded.
+    events = [
+        event
+        for event in telemetry.events()
+        if event.uuid in ours or (event.uuid is None and event.detail.get("pci") is None)
+    ]
     lost = {event.uuid for event in events if event.kind == "lost"}
     metrics["gpus_lost"] = Metric(value=len(lost), unit="GPUs")
     xids = [classify(event.code) for event in events if event.kind == "xid" and event.code is not None]
@@ -150,7 +158,7 @@ def _energy(
     metrics["energy_per_sample_joules"] = Metric(value=total / interval.samples, unit="J/sample")
 
 
-def _disturbances(
+def _held_back(
     gpus: Sequence[Gpu], telemetry: Telemetry, intervals: Sequence[Interval], ranks: Mapping[int, str]
 ) -> list[str]:
     """Return a sentence for every GPU whose clocks were held back while it was timed."""
@@ -167,3 +175,25 @@ def _disturbances(
                     f"{when} ({why})"
                 )
     return found
+
+
+def _guests(
+    gpus: Sequence[Gpu], telemetry: Telemetry, intervals: Sequence[Interval], containers: Collection[str]
+) -> list[str]:
+    """Return a sentence for every process of somebody else that computed on a GPU while something was timed."""
+    # A run that broke off before its containers were known has no verdict to spoil.
+    if not intervals or not containers:
+        return []
+    first, last = min(one.start_s for one in intervals), max(one.end_s for one in intervals)
+    index = {gpu.uuid: gpu.index for gpu in gpus}
+    found: dict[tuple[str, int], str] = {}
+    for event in telemetry.events(None, last):
+        if event.uuid not in index:
+            continue
+        process = event.uuid, int(event.detail.get("pid", 0))
+        if event.kind == "process" and not set(event.detail["containers"]) & set(containers):
+            said = f"process {process[1]} ({event.detail['name'] or 'ended'})"
+            found[process] = f"{said} computed on GPU {index[event.uuid]} at the same time"
+        elif event.kind == "process_ended" and event.at_s < first:
+            found.pop(process, None)
+    return list(found.values())

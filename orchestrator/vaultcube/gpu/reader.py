@@ -12,6 +12,9 @@ from typing import NamedTuple
 from vaultcube.gpu.nvml import Nvml
 from vaultcube.gpu.readings import GpuInfo, NvmlError, Problem, Reading, XidEvent
 
+# Who computes is asked less often than a quick recorder reads.
+_LOOK_S = 0.9
+
 
 class Opened(NamedTuple):
     """What NVML says of itself: the GPUs to record by their places in `nvml.gpus()`, and those that are left out."""
@@ -27,10 +30,14 @@ class Opened(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One round: (position, CLOCK_MONOTONIC in ns, reading) of each GPU, and the Xids since the last."""
+    """One round: (position, CLOCK_MONOTONIC in ns, reading) of each GPU, and the Xids since the last.
+
+    `computing` are the processes (pids) that compute on each GPU, by position; empty when nobody looked.
+    """
 
     readings: list[tuple[int, int, Reading]]
     xids: list[XidEvent]
+    computing: dict[int, frozenset[int]]
 
 
 class Reader(threading.Thread):
@@ -39,19 +46,22 @@ class Reader(threading.Thread):
     Args:
         wanted: UUIDs; empty means all GPUs.
         wake: called when there is an answer.
+        processes: whether to look at who computes, about once a second.
 
     Attributes:
         answers: what it found, or what went wrong.
         reading: the position of the GPU that it asks NVML about at this moment, or None.
     """
 
-    def __init__(self, wanted: Sequence[str], wake: Callable[[], object]) -> None:
+    def __init__(self, wanted: Sequence[str], wake: Callable[[], object], *, processes: bool = False) -> None:
         super().__init__(daemon=True, name="nvml")
         self.answers: queue.SimpleQueue[Opened | Answer | Exception] = queue.SimpleQueue()
         self.reading: int | None = None
         self._questions: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._wanted = wanted
         self._wake = wake
+        self._processes = processes
+        self._looked = 0.0
 
     def ask(self, *, readings: bool) -> None:
         """Ask for Xids, and for readings of all GPUs if wanted."""
@@ -97,8 +107,19 @@ class Reader(threading.Thread):
             self.reading = position
             reading = nvml.read(place)
             found.append((position, time.monotonic_ns(), reading))
+        computing = self._computing(nvml, places)
         self.reading = None
-        return Answer(found, nvml.xids())
+        return Answer(found, nvml.xids(), computing)
+
+    def _computing(self, nvml: Nvml, places: Sequence[int]) -> dict[int, frozenset[int]]:
+        now = time.monotonic()
+        if not self._processes or now - self._looked < _LOOK_S:
+            return {}
+        self._looked = now
+        return {
+            position: frozenset(one.pid for one in nvml.processes(place) if one.kind == "compute")
+            for position, place in enumerate(places)
+        }
 
     def _answer(self, answer: Opened | Answer | Exception) -> None:
         self.answers.put(answer)

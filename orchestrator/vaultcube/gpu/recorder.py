@@ -78,9 +78,12 @@ class Recorder:
         period_s: between two readings.
         wanted: UUIDs; empty means all GPUs.
         parent: the process whose end is ours, or None.
+        processes: whether to record who computes; in a container that sees no other process it means nothing.
     """
 
-    def __init__(self, path: str, period_s: float, wanted: Sequence[str], parent: int | None) -> None:
+    def __init__(
+        self, path: str, period_s: float, wanted: Sequence[str], parent: int | None, *, processes: bool = False
+    ) -> None:
         self._path = path
         self._period = round(period_s * 1e9)
         self._parent = parent
@@ -91,7 +94,7 @@ class Recorder:
         for number in _STOPS:
             signal.signal(number, self._stop)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        self._reader = Reader(wanted, lambda: os.write(wake, b"\0"))
+        self._reader = Reader(wanted, lambda: os.write(wake, b"\0"), processes=processes)
         # When the question that is not answered yet was asked, and when it was time for the next.
         self._asked: int | None = None
         self._owed: int | None = None
@@ -261,6 +264,8 @@ class Recorder:
         now = time.monotonic_ns()
         for event in answer.xids:
             self._incidents.xid(_ms(now), event)
+        for position, pids in answer.computing.items():
+            self._incidents.computing(_ms(now), position, pids)
         if self._owed is not None:
             # NVML was busy when it was time.
             if now - self._owed <= self._period // 2:
@@ -337,6 +342,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--stamp", action="store_true", help="put it into a folder of its own, recorder-<UTC time>")
     parser.add_argument("--period", type=float, default=1.0, metavar="SECONDS", help="between two readings (default 1)")
     parser.add_argument("--gpu", action="append", default=[], metavar="UUID", help="may be given again; default all")
+    parser.add_argument("--processes", action="store_true", help="record who computes, too")
     parser.add_argument(
         "--with-parent", type=int, nargs="?", const=os.getppid(), metavar="PID", help="end when the parent process ends"
     )
@@ -364,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recorder = None
     try:
         path = _place(args.db, stamp=args.stamp)
-        recorder = Recorder(path, args.period, args.gpu, args.with_parent)
+        recorder = Recorder(path, args.period, args.gpu, args.with_parent, processes=args.processes)
         recorder.run()
         code = DONE
     except NvmlError as error:

@@ -77,7 +77,7 @@ class Event(NamedTuple):
     """Something that happened.
 
     `kind` is one of: xid, lost, returned, problem, aer, energy_reset, counter_reset, clock_jump, gap, restart,
-    kernel_log. `uuid` is None for the machine, and for a GPU that could not be read from the start. `sources` are nvml
+    kernel_log, process, process_ended. `uuid` is None for the machine, and for a GPU that could not be read from the start. `sources` are nvml
     and kernel. What `detail` holds for each kind stands in docs/telemetry.md.
     """
 

@@ -1,6 +1,6 @@
 """Run directories: where runs are kept, one folder each, complete in itself.
 
-<root>/<run id>/plan.json  compose.override.yml  compose.resolved.json  container.log  result.json
+<root>/<run id>/plan.json  compose.override.yml  compose.resolved.json  containers.json  container.log  result.json
 <root>/<run id>/results/events.jsonl      written by the container
 <root>/<run id>/telemetry/run.db          what the GPUs did meanwhile; recorder.log, when the recorder complained
 <root>/<run id>/run.lock                  held for as long as an orchestrator looks after the run
@@ -28,6 +28,7 @@ EVENTS = "results/events.jsonl"
 RESULT = "result.json"
 PLAN = "plan.json"
 LOG = "container.log"
+CONTAINERS = "containers.json"
 TELEMETRY = "telemetry/run.db"
 RECORDER_LOG = "telemetry/recorder.log"
 # Kept aside so that a disk filled by a run can still take its result.json.

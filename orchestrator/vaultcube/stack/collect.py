@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from vaultcube.gpu.observed import observe
 from vaultcube.results.events import AnyEvent, Device, EventLog, Frameworks, Started
 from vaultcube.results.judge import Measurement, judge
 from vaultcube.results.schema import Failure, Provenance, Result, RunInfo, Status, Verdict
-from vaultcube.results.store import TELEMETRY, RunDirectory
+from vaultcube.results.store import CONTAINERS, TELEMETRY, RunDirectory
 from vaultcube.stack.outcome import Outcome
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.telemetry import recorder_said
@@ -94,10 +95,20 @@ def telemetry_of(plan: Plan, directory: RunDirectory, events: Sequence[AnyEvent]
 
     try:
         with Telemetry.open(path) as telemetry:
-            return observe(plan.gpus, telemetry, intervals, ranks), telemetry.meta.simulated
+            seen = observe(plan.gpus, telemetry, intervals, ranks, containers=containers_of(directory))
+            return seen, telemetry.meta.simulated
     except TelemetryError:
         # Its text names the file's place, and a run that was copied is judged the same.
         return observe(plan.gpus, None, intervals, ranks, why_none="the recorded telemetry cannot be read"), False
+
+
+def containers_of(directory: RunDirectory) -> list[str]:
+    """Return the ids of the run's containers; none when it broke off before they were written down."""
+    try:
+        found = json.loads((directory.path / CONTAINERS).read_text(encoding="utf-8"))
+        return [str(one) for one in dict(found).values()]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def strayed(plan: Plan, events: Sequence[AnyEvent]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from vaultcube.errors import (
 from vaultcube.results.events import AnyEvent, EventLog
 from vaultcube.results.profile import describe
 from vaultcube.results.schema import Result, Status
-from vaultcube.results.store import LOG, PLAN, TELEMETRY, RunDirectory
+from vaultcube.results.store import CONTAINERS, LOG, PLAN, TELEMETRY, RunDirectory
 from vaultcube.stack.assets import asset
 from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
 from vaultcube.stack.docker import LABEL_RUN, Docker, EngineInfo, Exit, checked, engine_is_gone, known_error, last_line
@@ -141,7 +142,10 @@ class JobRun:
             InterruptedRunError, RunTimeoutError, EngineLostError: as named.
         """
         deadline = time.monotonic() + self.plan.timeout_s
-        ids = [container.id for container in self.docker.containers(self.plan.run_id)]
+        containers = self.docker.containers(self.plan.run_id)
+        # Whoever computes on the GPUs and is in none of these is a guest.
+        self.directory.write(CONTAINERS, json.dumps({one.name: one.id for one in containers}, indent=2) + "\n")
+        ids = [container.id for container in containers]
         if self.plan.recorder == "container":
             ids = [exit_.id for exit_ in workload_only(self.docker.exits(ids))]
         if not ids:

@@ -60,7 +60,7 @@ def _make_room(plan: Plan, directory: RunDirectory) -> None:
 
 def recorder_args(plan: Plan, directory: RunDirectory) -> list[str]:
     """Return the recorder's argv. `-P`: a folder named vaultcube where the user stands is not ours."""
-    argv = [sys.executable, "-P", "-m", "vaultcube.gpu.recorder", "--with-parent", str(os.getpid())]
+    argv = [sys.executable, "-P", "-m", "vaultcube.gpu.recorder", "--with-parent", str(os.getpid()), "--processes"]
     argv += ["--db", str(directory.path / TELEMETRY), "--period", f"{1 / plan.telemetry_hz:g}"]
     return argv + [word for gpu in plan.gpus for word in ("--gpu", gpu.uuid)]
 

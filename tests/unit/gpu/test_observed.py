@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ def record(
     says: Says = busy,
     *,
     seconds: int = 80,
-    events: Callable[[Writer], None] | None = None,
+    events: Callable[[Writer], object] | None = None,
     xid_events: bool = True,
 ) -> None:
     infos = [GpuInfo(one.uuid, one.index, one.name, one.pci_bus_id, "12.0", one.memory_total_bytes) for one in GPUS]
@@ -81,9 +81,9 @@ def record(
     writer.close((990 + seconds) * 1000, "SIGTERM")
 
 
-def seen(path: Path, *intervals: Interval) -> Measurement:
+def seen(path: Path, *intervals: Interval, containers: Collection[str] = ()) -> Measurement:
     with Telemetry.open(path) as telemetry:
-        return observe(GPUS, telemetry, intervals or (ALONE, ALL), RANKS)
+        return observe(GPUS, telemetry, intervals or (ALONE, ALL), RANKS, containers=containers)
 
 
 def test_a_good_run_has_every_figure(path: Path) -> None:
@@ -152,6 +152,40 @@ def test_lost_gpus_and_xids_are_counted_by_class(path: Path) -> None:
     found = seen(path).metrics
     assert found["gpus_lost"].value == 1
     assert (found["xids_hardware"].value, found["xids_application"].value) == (2, 1)
+
+
+def test_a_gpu_that_is_not_recorded_may_be_lost(path: Path) -> None:
+    record(path, events=lambda writer: writer.event(1_020_000, "lost", detail={"pci": "0000:06:00"}))
+    assert seen(path).metrics["gpus_lost"].value == 0
+
+
+def computes(at_ms: int, pid: int, *containers: str) -> Callable[[Writer], int]:
+    detail = {"pid": pid, "name": "python3", "containers": list(containers)}
+    return lambda writer: writer.event(at_ms, "process", position=1, detail=detail)
+
+
+def ended(at_ms: int, pid: int) -> Callable[[Writer], int]:
+    return lambda writer: writer.event(at_ms, "process_ended", position=1, detail={"pid": pid})
+
+
+@pytest.mark.parametrize(
+    ("story", "disturbed"),
+    [
+        ([computes(1_020_000, 7)], True),
+        ([computes(1_020_000, 7, "other")], True),
+        ([computes(995_000, 7), ended(1_030_000, 7)], True),
+        # Ours, gone before anything was timed, and come after it.
+        ([computes(1_020_000, 7, "outer", "ours")], False),
+        ([computes(995_000, 7), ended(996_000, 7)], False),
+        ([computes(1_065_000, 7)], False),
+    ],
+)
+def test_a_guest_on_a_gpu_disturbs_what_was_timed_meanwhile(
+    path: Path, story: list[Callable[[Writer], int]], *, disturbed: bool
+) -> None:
+    record(path, events=lambda writer: [tell(writer) for tell in story])
+    found = seen(path, containers=["ours"]).disturbances
+    assert found == (["process 7 (python3) computed on GPU 1 at the same time"] if disturbed else [])
 
 
 def test_nobody_who_could_have_told_of_an_xid_is_no_proof_that_there_was_none(path: Path) -> None:

@@ -108,6 +108,7 @@ def test_a_run_that_works_leaves_everything_but_containers(bench: Bench) -> None
         "plan.json",
         "compose.override.yml",
         "compose.resolved.json",
+        "containers.json",
         "container.log",
         "results/events.jsonl",
     }
