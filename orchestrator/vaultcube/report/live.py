@@ -11,6 +11,7 @@ import termios
 import tty
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from types import FrameType
 from typing import Any, Protocol, Self, TextIO
 
@@ -18,7 +19,7 @@ from vaultcube.report.graphs import ASCII, BLOCKS, Glyphs
 from vaultcube.report.monitor import picture
 from vaultcube.stack.sampler import Sampler
 from vaultcube.stack.signals import Stop
-from vaultcube.stack.watch import Frame
+from vaultcube.stack.watch import Frame, unanswered
 
 # How often the view looks whether anything still answers, in seconds.
 BEAT_S = 1.0
@@ -60,11 +61,12 @@ def watch(sampler: Sampler, stop: Stop, stream: TextIO) -> None:
 def _show(sampler: Sampler, stop: Stop, view: View, terminal: Terminal | None) -> bool:
     """Show frames until something ends it; say whether it is only to be suspended."""
     while not stop.requested:
-        if sampler.frame is not None:
-            silent = sampler.silent_s()
-            view.show(
-                sampler.frame, [f"Nothing has answered for {silent:.0f} s; this is how it was."] if silent else []
-            )
+        frame, silent = sampler.frame, sampler.silent_s()
+        if silent and frame is None:
+            frame = unanswered(f"the driver has not answered for {silent:.0f} s", sampler.began)
+        if frame is not None:
+            told = f"The driver has not answered for {silent:.0f} s; this is how it was."
+            view.show(frame, [told] if silent and frame is sampler.frame else [])
         sources: list[Any] = [stop, sampler, *(terminal.sources() if terminal else [])]
         select.select(sources, [], [], BEAT_S)
         sampler.heed()
@@ -107,7 +109,7 @@ class Pages:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._last: Frame | None = None
+        self._last: tuple[datetime, bool] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -116,11 +118,12 @@ class Pages:
         return
 
     def show(self, frame: Frame, notes: Sequence[str]) -> None:
-        """Show a frame, once."""
-        if frame is not self._last:
+        """Show a frame once, and once more when there is something to say about it."""
+        this = frame.time, bool(notes)
+        if this != self._last:
             self._stream.write(("\n" if self._last else "") + plain(frame, self._stream, notes))
             self._stream.flush()
-            self._last = frame
+            self._last = this
 
 
 class Screen:

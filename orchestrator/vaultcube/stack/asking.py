@@ -25,26 +25,33 @@ class Containers:
     def __init__(self) -> None:
         self._stop = Stop()
         self._found: list[GpuContainer] = []
-        self._reason: str | None = None
-        self._thread = threading.Thread(target=self._ask, name="containers", daemon=True)
-        self._thread.start()
+        self._reason: str | None = "the question to the engine failed"
+        # Not `Thread.join`: an exception out of it, as Ctrl-C raises one, marks a running thread as ended.
+        self._done = threading.Event()
+        try:
+            threading.Thread(target=self._ask, name="containers", daemon=True).start()
+        except BaseException:
+            # A Ctrl-C can come at any line.
+            self._stop.ask()
+            raise
 
     def _ask(self) -> None:
         try:
             raw = Docker(self._stop).live()
             from vaultcube.stack.leases import parse_containers
 
-            self._found = parse_containers(raw)
+            self._found, self._reason = parse_containers(raw), None
         except VaultCubeError as error:
             self._reason = error.message
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             # Another engine that speaks through a docker command; not to know must not read as free.
             self._reason = f"the engine's answer cannot be read: {error}"
+        finally:
+            self._done.set()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for an answer, so many seconds at most; say whether there is one, be it that nobody answers."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._done.wait(timeout_s)
 
     def result(self, timeout_s: float) -> tuple[list[GpuContainer], str | None]:
         """Return the containers; or none, and why.
@@ -59,4 +66,4 @@ class Containers:
     def cancel(self) -> None:
         """Forget the question, and end what asks it. Nothing happens when it was answered."""
         self._stop.ask()
-        self._thread.join(CANCEL_S)
+        self._done.wait(CANCEL_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from datetime import datetime
 from time import monotonic
 from typing import Self
 
@@ -25,10 +26,12 @@ class Sampler:
 
     Attributes:
         frame: the last one, None before the first.
+        began: when (local time).
     """
 
     def __init__(self, watch: Watch, interval_s: float) -> None:
         self.frame: Frame | None = None
+        self.began = datetime.now().astimezone()
         self._watch, self._interval_s = watch, interval_s
         self._error: BaseException | None = None
         self._end = threading.Event()

@@ -75,6 +75,12 @@ class Frame(NamedTuple):
     down_since: datetime | None = None
 
 
+def unanswered(reason: str, time: datetime) -> Frame:
+    """Return what there is to see when the first look does not end: a driver that hangs."""
+    nothing = System(None, None, None, None, None, None, "", None, None)
+    return Frame(time, Snapshot(problem="hang", reason=reason), nothing)
+
+
 class Watch:
     """What looks. For one thread.
 
