@@ -138,7 +138,7 @@ def test_a_gpu_that_was_lost_before(box: Box, path: Path) -> None:
         with Telemetry.open(path) as telemetry:
             assert [gpu.uuid for gpu in telemetry.meta.gpus] == [box.uuids[index] for index in (0, 2, 3)]
         (event,) = run.events()
-        assert (event.kind, event.uuid, event.detail["nvml_index"]) == ("problem", None, 1)
+        assert (event.kind, event.uuid, event.detail["nvml_index"]) == ("lost", None, 1)
 
 
 @pytest.mark.parametrize(("log", "event"), [(True, True), (True, False), (False, True)])

@@ -83,13 +83,16 @@ class Nvml:
         found = []
         self._devices, self._uuids, self.missing = [], [], []
         for index in range(self._ask(self._nvml.nvmlDeviceGetCount)):
+            # A GPU that is listed and has no handle fell off the bus, and the driver calls that an unknown error.
+            unknown: Problem = "lost"
             try:
                 device = self._ask(self._nvml.nvmlDeviceGetHandleByIndex, index)
+                unknown = "unknown"
                 found.append(self._describe(index, device))
                 self._devices.append(device)
                 self._uuids.append((device, found[-1].uuid))
             except NvmlError as error:
-                self.missing.append((index, error.problem))
+                self.missing.append((index, unknown if error.problem == "unknown" else error.problem))
         return found
 
     def why_none(self) -> str:
