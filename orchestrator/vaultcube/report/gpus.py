@@ -60,7 +60,9 @@ def text(seen: Snapshot, *, color: bool = False) -> str:
     if seen.problem is not None or not (seen.gpus or seen.missing):
         driver = f" (driver {seen.driver})" if seen.driver else ""
         shown = paint(33, SIMULATED) + "\n" if seen.simulated else ""
-        return f"no GPUs: {seen.reason}{driver}\n  next: {next_step(seen)}\n{shown}"
+        first, *more = wrap(f"next: {next_step(seen)}", WIDTH - 4)
+        lines = [*wrap(f"no GPUs: {seen.reason}{driver}", WIDTH), f"  {first}", *(f"    {line}" for line in more)]
+        return "".join(line + "\n" for line in lines) + shown
     parts = [_head(seen)]
     if seen.simulated:
         parts.append(paint(33, SIMULATED) + "\n")
