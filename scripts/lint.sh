@@ -47,13 +47,17 @@ check_mypy() {
     return "$failed"
 }
 
-# A GPU-less file only means something on top of the file it changes.
+# A GPU-less file only means something on top of the file it changes; the recorder also stands beside each workload.
 check_compose() {
     local file failed=0
     for file in compose/*.yml; do
         case $file in
         *.cpu.yml) docker compose -f "${file%.cpu.yml}.yml" -f "$file" config -q || failed=1 ;;
-        *) docker compose -f "$file" config -q || failed=1 ;;
+        */recorder.yml) docker compose -f "$file" config -q || failed=1 ;;
+        *)
+            docker compose -f "$file" config -q || failed=1
+            docker compose -f "$file" -f compose/recorder.yml config -q || failed=1
+            ;;
         esac
     done
     return "$failed"

@@ -7,6 +7,8 @@ What is missing on this machine fails the tests: skipped is not tested.
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.rig.box import Box
 from tests.rig.engine import Mode, RigEngine, RigError
 from tests.rig.inside import Inside, enter, still_box
 
+RECORDER_IMAGE = "vaultcube/recorder:any"
 Engines = Callable[[Mode], RigEngine]
 
 
@@ -60,6 +63,18 @@ def engines() -> Iterator[Engines]:
             return started[mode]
 
         yield get
+
+
+@pytest.fixture(scope="session")
+def recorder_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the recorder's image, built from this checkout, as a file to load."""
+    argv = [sys.executable, "-m", "vaultcube", "images", "build", "recorder"]
+    seen = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
+    assert seen.returncode == 0, seen.stderr
+    path = tmp_path_factory.mktemp("image") / "recorder.tar"
+    save = ["docker", "save", "--output", str(path), RECORDER_IMAGE]
+    subprocess.run(save, capture_output=True, timeout=60, check=True)
+    return path
 
 
 def _with(box: Box, vaultcube: Vaultcube, engine: RigEngine) -> RigEngine:

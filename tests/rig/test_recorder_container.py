@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,17 +21,6 @@ from vaultcube.gpu.telemetry import Event, Meta, Telemetry, TelemetryError
 IMAGE = "vaultcube/recorder:any"
 COMPOSE = ROOT / "compose" / "recorder.yml"
 PATIENCE_S = 60
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the recorder's image, built from this checkout, as a file."""
-    argv = [sys.executable, "-m", "vaultcube", "images", "build", "recorder"]
-    seen = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
-    assert seen.returncode == 0, seen.stderr
-    path = tmp_path_factory.mktemp("image") / "recorder.tar"
-    subprocess.run(["docker", "save", "--output", str(path), IMAGE], timeout=60, check=True)
-    return path
 
 
 class Stack:
@@ -87,7 +75,7 @@ class Stack:
 
 
 @pytest.fixture(params=["hook", "cdi"])
-def stack(request: pytest.FixtureRequest, saved: Path, box: Box, tmp_path: Path) -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest, recorder_image: Path, box: Box, tmp_path: Path) -> Iterator[Stack]:
     engine: RigEngine = request.getfixturevalue(f"rig_{request.param}")
     override: list[str] = []
     if request.param == "cdi":
@@ -97,7 +85,7 @@ def stack(request: pytest.FixtureRequest, saved: Path, box: Box, tmp_path: Path)
         file = tmp_path / "override.yml"
         file.write_text(yaml.dump({"services": {"recorder": pins}}, Dumper=Dumper))
         override = ["--file", str(file)]
-    with loaded(engine, saved):
+    with loaded(engine, recorder_image):
         found = Stack(engine, box, tmp_path / "results with spaces", override)
         found.compose("up", "--detach")
         yield found
@@ -105,9 +93,9 @@ def stack(request: pytest.FixtureRequest, saved: Path, box: Box, tmp_path: Path)
 
 
 @contextmanager
-def loaded(engine: RigEngine, saved: Path) -> Iterator[None]:
+def loaded(engine: RigEngine, image: Path) -> Iterator[None]:
     """Put the image into the rig's engine."""
-    engine.ask("load", "--quiet", "--input", str(saved))
+    engine.ask("load", "--quiet", "--input", str(image))
     yield
     engine.clear()
     engine.ask("image", "rm", IMAGE)
