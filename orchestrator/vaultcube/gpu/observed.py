@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 THROTTLE_SHARE = 0.01
 THROTTLES = frozenset(names(THROTTLE_MASK))
 # What an event has that knows where its GPU is.
-PLACES = frozenset({"pci", "nvml_index"})
+PLACES = ("pci", "nvml_index")
 # With fewer of the samples that were due, a mean says little about the whole.
 COVERAGE = 0.9
 # Energy counters move in steps: over less time a difference says little (docs/measuring.md).
@@ -90,7 +90,7 @@ def _faults(gpus: Sequence[Gpu], telemetry: Telemetry, metrics: dict[str, Metric
     events = [
         event
         for event in telemetry.events()
-        if event.uuid in ours or (event.uuid is None and PLACES.isdisjoint(event.detail))
+        if event.uuid in ours or (event.uuid is None and all(event.detail.get(place) is None for place in PLACES))
     ]
     lost = {event.uuid for event in events if event.kind == "lost"}
     metrics["gpus_lost"] = Metric(value=len(lost), unit="GPUs")
