@@ -28,7 +28,7 @@ def box(tmp_path: Path, request: pytest.FixtureRequest) -> Box:
 
 
 def table(vaultcube: Vaultcube, **env: str) -> str:
-    seen = vaultcube("gpus", **env)
+    seen = vaultcube("gpus", timeout=60, **env)
     assert (seen.returncode, seen.stderr) == (0, "")
     assert max(map(len, seen.stdout.splitlines())) <= 80
     return seen.stdout
@@ -36,7 +36,7 @@ def table(vaultcube: Vaultcube, **env: str) -> str:
 
 def document(vaultcube: Vaultcube, **env: str) -> dict[str, Any]:
     """Return what --json prints, held to what was published: no key more, none less."""
-    seen = vaultcube("gpus", "--json", **env)
+    seen = vaultcube("gpus", "--json", timeout=60, **env)
     assert (seen.returncode, seen.stderr) == (0, "")
     found: dict[str, Any] = json.loads(seen.stdout)
     SCHEMA.validate(found)

@@ -104,7 +104,8 @@ def test_no_driver_is_told_with_what_to_do() -> None:
     seen = Snapshot(problem="no-library", reason="NVML: NVML Shared Library Not Found")
     assert text(seen) == (
         "no GPUs: NVML: NVML Shared Library Not Found\n"
-        "  next: Install the NVIDIA driver, or go on without: every verb works on the CPU.\n"
+        "  next: Install the NVIDIA driver, or go on without: every verb works on the\n"
+        "    CPU.\n"
     )
     assert "reboot" in text(Snapshot(problem="mismatch", reason="NVML: Driver/library version mismatch"))
 
