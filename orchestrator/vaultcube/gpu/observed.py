@@ -86,11 +86,12 @@ def _recorded(intervals: Sequence[Interval], telemetry: Telemetry) -> list[Inter
 def _faults(gpus: Sequence[Gpu], telemetry: Telemetry, metrics: dict[str, Metric], missing: dict[str, str]) -> None:
     """Count lost GPUs and Xids over the whole recording; an Xid of which nobody says the GPU may be ours."""
     ours = {gpu.uuid for gpu in gpus}
-    # An event without a GPU's name but with its place is about one that is not recorded.
+    # The kernel names a GPU by its place: without a name too, it is one that is not recorded. One that NVML counts and
+    # that never answered was given to the recorder's container: it is ours.
     events = [
         event
         for event in telemetry.events()
-        if event.uuid in ours or (event.uuid is None and all(event.detail.get(place) is None for place in PLACES))
+        if event.uuid in ours or (event.uuid is None and event.detail.get("pci") is None)
     ]
     lost = {event.uuid for event in events if event.kind == "lost"}
     metrics["gpus_lost"] = Metric(value=len(lost), unit="GPUs")

@@ -159,6 +159,11 @@ def test_a_gpu_that_is_not_recorded_may_be_lost(path: Path) -> None:
     assert seen(path).metrics["gpus_lost"].value == 0
 
 
+def test_a_gpu_that_a_container_was_given_and_never_saw_is_ours(path: Path) -> None:
+    record(path, events=lambda writer: writer.event(990_000, "lost", detail={"nvml_index": 1, "problem": "lost"}))
+    assert seen(path).metrics["gpus_lost"].value == 1
+
+
 def computes(at_ms: int, pid: int, *containers: str) -> Callable[[Writer], int]:
     detail = {"pid": pid, "name": "python3", "containers": list(containers)}
     return lambda writer: writer.event(at_ms, "process", position=1, detail=detail)
