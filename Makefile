@@ -32,6 +32,7 @@ test-unit: venv ## the tests that need no Docker
 	@.venv/bin/python -m pytest tests/unit $(ARGS)
 
 rig: venv ## a shell on a simulated GPU machine: PROFILE=2x4090 make rig
+	@scripts/rig.sh
 	@scripts/engine.sh
 	@BASE_IMAGE=$$(scripts/base-image.sh) .venv/bin/python -m tests.rig.shell $(ARGS)
 

@@ -19,7 +19,6 @@ from tests.rig.box import Box
 from tests.rig.engine import Mode, RigEngine, RigError
 from tests.rig.inside import Inside, enter, still_box
 
-RECORDER_IMAGE = "vaultcube/recorder:any"
 Engines = Callable[[Mode], RigEngine]
 
 
@@ -72,7 +71,7 @@ def recorder_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seen = subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False)
     assert seen.returncode == 0, seen.stderr
     path = tmp_path_factory.mktemp("image") / "recorder.tar"
-    save = ["docker", "save", "--output", str(path), RECORDER_IMAGE]
+    save = ["docker", "save", "--output", str(path), images.RECORDER]
     subprocess.run(save, capture_output=True, timeout=60, check=True)
     return path
 

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from tests.rig.engine import ROOT, RigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.rig.engine import RigEngine
 
 FLAVOURS = ("cu124", "cu128")
 NAME = "vaultcube/pytorch"
+RECORDER = "vaultcube/recorder:any"
 KEPT = "vaultcube-rig/standin"
 PYTHON = "vaultcube-rig/python"
 BASES = ("vaultcube/base:bookworm", "debian:bookworm-slim")
@@ -35,7 +38,26 @@ def load(engine: RigEngine) -> None:
     kept = [f"{KEPT}:{flavour}-{fingerprint()}" for flavour in FLAVOURS]
     if not all(_docker("image", "ls", "--quiet", name) for name in kept):
         build(kept)
-    save = subprocess.Popen(["docker", "save", *kept], stdout=subprocess.PIPE)
+    _copy(engine, kept)
+    for flavour, name in zip(FLAVOURS, kept, strict=True):
+        engine.ask("tag", name, f"{NAME}:{flavour}")
+    engine.ask("image", "rm", *kept)
+
+
+def load_recorder(engine: RigEngine) -> bool:
+    """Put this machine's image of the recorder into the rig's engine; say whether there is one.
+
+    Raises:
+        RigError: it cannot be copied.
+    """
+    found = bool(_docker("image", "ls", "--quiet", RECORDER))
+    if found:
+        _copy(engine, [RECORDER])
+    return found
+
+
+def _copy(engine: RigEngine, names: Sequence[str]) -> None:
+    save = subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE)
     with save:
         read = subprocess.run(
             ["docker", "--host", engine.host, "load", "--quiet"],
@@ -45,10 +67,7 @@ def load(engine: RigEngine) -> None:
             text=True,
         )
     if save.returncode or read.returncode:
-        raise RigError(f"the stand-in image cannot be copied into the rig's engine: {read.stderr}")
-    for flavour, name in zip(FLAVOURS, kept, strict=True):
-        engine.ask("tag", name, f"{NAME}:{flavour}")
-    engine.ask("image", "rm", *kept)
+        raise RigError(f"{', '.join(names)} cannot be copied into the rig's engine: {read.stderr}")
 
 
 def fingerprint() -> str:

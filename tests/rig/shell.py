@@ -96,6 +96,7 @@ def visit(profile: str, mode: Mode, command: Sequence[str]) -> int:
     with RigEngine(mode) as engine:
         box = Box(engine.folder / "machine", profile)
         images.load(engine)
+        images.load_recorder(engine)
         engine.use(box)
         env = environment(box, engine)
         if command:
