@@ -143,8 +143,9 @@ class JobRun:
         """
         deadline = time.monotonic() + self.plan.timeout_s
         containers = self.docker.containers(self.plan.run_id)
-        # Whoever computes on the GPUs and is in none of these is a guest.
-        self.directory.write(CONTAINERS, json.dumps({one.name: one.id for one in containers}, indent=2) + "\n")
+        if self.plan.gpus:
+            # Whoever computes on them and is in none of these is a guest.
+            self.directory.write(CONTAINERS, json.dumps({one.name: one.id for one in containers}, indent=2) + "\n")
         ids = [container.id for container in containers]
         if self.plan.recorder == "container":
             ids = [exit_.id for exit_ in workload_only(self.docker.exits(ids))]
