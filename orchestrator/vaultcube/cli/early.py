@@ -27,14 +27,6 @@ def begin_probe(argv: list[str]) -> Probe | None:
     return None
 
 
-def answered(argv: list[str]) -> bool:
-    """Answer `gpus` and `gpus --json` without Typer, which costs more than all they do; say whether it was that."""
-    if argv not in (["gpus"], ["gpus", "--json"]):
-        return False
-    print_gpus(as_json=argv[1:] == ["--json"])
-    return True
-
-
 def print_gpus(*, as_json: bool) -> None:
     """Print the GPUs of this machine. That there are none, or no driver, is an answer and no error."""
     from vaultcube.stack.asking import Containers

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.unit.cli.conftest import Command
@@ -13,7 +14,7 @@ from tests.unit.fakenvml import Driver
 from tests.unit.replay import Recording
 from tests.unit.support import ROOT
 
-from vaultcube.cli.early import answered
+from vaultcube.__main__ import QUICK, _run
 from vaultcube.cli.main import dispatch
 from vaultcube.errors import UsageError
 
@@ -29,19 +30,28 @@ def driver(monkeypatch: pytest.MonkeyPatch, recording: Recording) -> Driver:
     return found
 
 
-@pytest.mark.parametrize("words", [["gpus"], ["gpus", "--json"]])
+@pytest.mark.parametrize("words", QUICK)
 @pytest.mark.usefixtures("driver")
 def test_the_quick_way_says_what_typers_way_says(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert answered(words)
+    assert _run(words, debug=False) == 0
     quick = capsys.readouterr().out
     dispatch(words)
     assert capsys.readouterr().out == quick
     assert "GPU-00000001" in quick
 
 
-@pytest.mark.parametrize("words", [[], ["gpu"], ["gpus", "--help"], ["gpus", "--json", "--json"], ["--json", "gpus"]])
-def test_every_other_command_line_is_typers(words: list[str]) -> None:
-    assert not answered(words)
+def test_every_other_command_line_is_typers(vaultcube: Command) -> None:
+    seen = vaultcube("gpus", "--help")
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert "Example: vaultcube gpus --json" in seen.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_an_output_without_room_is_told_on_the_quick_way_too(vaultcube: Command, recording: Recording) -> None:
+    recording.says(PS)
+    with Path("/dev/full").open("w") as full:
+        seen = vaultcube("gpus", stdout=full.fileno())
+    assert (seen.returncode, "[disk-too-small]" in seen.stderr) == (3, True)
 
 
 def test_what_gpus_does_not_know_is_refused() -> None:
@@ -53,10 +63,12 @@ def test_what_gpus_does_not_know_is_refused() -> None:
 def test_it_imports_nothing_heavy(vaultcube: Command, recording: Recording, words: list[str]) -> None:
     recording.says(PS)
     code = (
-        "import atexit, runpy, sys\n"
-        "atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))\n"
+        "import os, sys\n"
+        "end = os._exit\n"
+        "os._exit = lambda code: (print(*sys.modules, file=sys.stderr, flush=True), end(code))\n"
         f"sys.argv = ['vaultcube', *{words}]\n"
-        "runpy.run_module('vaultcube', run_name='__main__')\n"
+        "from vaultcube.__main__ import main\n"
+        "main()\n"
     )
     seen = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=vaultcube.environment(), check=True
