@@ -33,6 +33,7 @@ Row = tuple[str, str, str, str, str]
 
 
 from tests.benchmarks import telemetry  # noqa: E402 - found by the line above
+from tests.rig.box import Box  # noqa: E402 - likewise
 
 
 def call(*argv: str, env: dict[str, str] | None = None) -> str:
@@ -45,12 +46,12 @@ def call(*argv: str, env: dict[str, str] | None = None) -> str:
     return seen.stdout
 
 
-def seconds(*argv: str) -> Callable[[], float]:
+def seconds(*argv: str, env: dict[str, str] | None = None) -> Callable[[], float]:
     """Return a measurement: the wall time of a command."""
 
     def measure() -> float:
         start = time.perf_counter()
-        call(*argv)
+        call(*argv, env=env)
         return time.perf_counter() - start
 
     return measure
@@ -78,6 +79,21 @@ def quick_verbs(count: int) -> list[Row]:
     imports, listing = seconds(python, "-c", "import typer, pydantic"), seconds("docker", "compose", "ls")
     ours, plain = in_turns(count, seconds(VAULTCUBE, "ps"), lambda: imports() + listing())
     return [*rows, row("`vaultcube ps`", "`import typer, pydantic` + `docker compose ls`", ours, plain, "1.5x")]
+
+
+def inventory(count: int) -> list[Row]:
+    """Compare `gpus` over the simulated 4x5090 with importing and initialising nvidia-ml-py over the same one."""
+    with tempfile.TemporaryDirectory() as folder:
+        # An installed vaultcube has its bytecode beside it; the first, unrecorded round writes that of a checkout.
+        env = {**Box(Path(folder) / "box").env(), "PYTHONDONTWRITEBYTECODE": ""}
+        init = "import pynvml; pynvml.nvmlInit()"
+        table, document = seconds(VAULTCUBE, "gpus", env=env), seconds(VAULTCUBE, "gpus", "--json", env=env)
+        ours, json_too, plain = in_turns(count, table, document, seconds(sys.executable, "-c", init, env=env))
+    beside = "`import pynvml; nvmlInit()`"
+    return [
+        row("`vaultcube gpus`", beside, ours, plain, "1.5x"),
+        row("`vaultcube gpus --json`", beside, json_too, plain, "1.5x"),
+    ]
 
 
 def row(name: str, beside: str, ours: Sequence[float], plain: Sequence[float], bound: str) -> Row:
@@ -235,6 +251,7 @@ def main() -> None:
     rows: list[Row] = [("what", "beside", "median ± spread", "ratio", "bound"), ("---",) * 5]
     parts: list[Callable[[], list[Row]]] = [
         lambda: quick_verbs(args.count),
+        lambda: inventory(args.count),
         lambda: start_of_a_run(max(args.count // 2, 4)),
         lambda: recording(max(args.slow_count, 3)),
         lambda: program(args.slow_count),
