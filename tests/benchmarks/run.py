@@ -83,17 +83,24 @@ def quick_verbs(count: int) -> list[Row]:
 
 def inventory(count: int) -> list[Row]:
     """Compare `gpus` over the simulated 4x5090 with importing and initialising nvidia-ml-py over the same one."""
+    beside, found = "`import pynvml; nvmlInit()`", []
     with tempfile.TemporaryDirectory() as folder:
         # An installed vaultcube has its bytecode beside it; the first, unrecorded round writes that of a checkout.
         env = {**Box(Path(folder) / "box").env(), "PYTHONDONTWRITEBYTECODE": ""}
-        init = "import pynvml; pynvml.nvmlInit()"
-        table, document = seconds(VAULTCUBE, "gpus", env=env), seconds(VAULTCUBE, "gpus", "--json", env=env)
-        ours, json_too, plain = in_turns(count, table, document, seconds(sys.executable, "-c", init, env=env))
-    beside = "`import pynvml; nvmlInit()`"
-    return [
-        row("`vaultcube gpus`", beside, ours, plain, "1.5x"),
-        row("`vaultcube gpus --json`", beside, json_too, plain, "1.5x"),
-    ]
+        plain = seconds(sys.executable, "-c", "import pynvml; pynvml.nvmlInit()", env=env)
+        verbs = {"`vaultcube gpus`": [], "`vaultcube gpus --json`": ["--json"]}
+        measures = [seconds(VAULTCUBE, "gpus", *words, env=env) for words in verbs.values()]
+        for there in ("", ", a container running"):
+            # What holds GPUs is told by a second question, when there is a container to ask about.
+            run = ["docker", "run", "--detach", "--rm", "--network", "none", "--entrypoint", "sleep", IMAGE, "600"]
+            container = call(*run).strip() if there else ""
+            try:
+                *ours, other = in_turns(count, *measures, plain)
+            finally:
+                if container:
+                    call("docker", "rm", "--force", container)
+            found += [row(name + there, beside, times, other, "1.5x") for name, times in zip(verbs, ours, strict=True)]
+    return found
 
 
 def row(name: str, beside: str, ours: Sequence[float], plain: Sequence[float], bound: str) -> Row:
