@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -84,3 +85,17 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
     )
     ignored = ["env", "--ignore-signal=HUP", sys.executable, "-c", code]
     assert subprocess.run(ignored, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_stop_can_be_asked_for_without_a_signal() -> None:
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM"):
+        stop.check()
+
+
+def test_it_becomes_readable_when_a_signal_comes() -> None:
+    with Stop() as stop:
+        assert not select.select([stop], [], [], 0)[0]
+        signal.raise_signal(signal.SIGINT)
+        assert select.select([stop], [], [], 0)[0]
