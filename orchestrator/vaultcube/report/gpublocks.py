@@ -24,7 +24,7 @@ NEAR_C = 5
 BAR = 12
 # One line a GPU: its columns and their widths; the sparkline has no name. What is left out first where it is narrow.
 SPARK, HOLDER = 8, 7
-COLUMNS = (("", SPARK), ("UTIL %", 6), ("MEMORY GiB", 11), ("TEMP C", 6), ("POWER W", 7), ("MHz", 4), ("PCIE", 4))
+COLUMNS = {"": SPARK, "UTIL %": 6, "MEMORY GiB": 11, "TEMP C": 6, "POWER W": 7, "MHz": 4, "PCIE": 4}
 DROPPED = ("", "PCIE", "MHz", "POWER W", "TEMP C")
 
 
@@ -59,18 +59,17 @@ def block(frame: Frame, state: GpuState, width: int, glyphs: Glyphs, most: int |
 
 def row_head(width: int) -> str:
     """Return the head of the lines that `row` makes."""
-    shown = columns(width)
-    return "  ".join(["GPU", *(name.rjust(size) for name, size in COLUMNS if name in shown), "HELD BY"])
+    return "  ".join(["GPU", *(name.rjust(size) for name, size in columns(width).items()), "HELD BY"])
 
 
-def columns(width: int) -> frozenset[str]:
-    """Return the columns that fit, with room to say who holds a GPU."""
-    shown = dict(COLUMNS)
+def columns(width: int) -> dict[str, int]:
+    """Return the columns that fit and their widths, with room to say who holds a GPU."""
+    shown = {**COLUMNS, "": SPARK + max(width - BLOCK, 0) // 2}
     for name in DROPPED:
         if 3 + sum(2 + size for size in shown.values()) + 2 + HOLDER <= width:
             break
         del shown[name]
-    return frozenset(shown)
+    return shown
 
 
 def row(frame: Frame, state: GpuState, width: int, glyphs: Glyphs) -> Text:
@@ -78,22 +77,20 @@ def row(frame: Frame, state: GpuState, width: int, glyphs: Glyphs) -> Text:
     info, now = state.info, state.reading
     if now.problem is not None:
         return Text(f"{info.index:>3}  {_trouble(frame, state)}", "bold red")
-    past = frame.histories.get(info.uuid)
-    values = (
-        sparkline(past.utilisation if past else (), SPARK, low=0, high=100, glyphs=glyphs),
-        whole(now.utilisation_percent),
-        f"{gib(now.memory_used_bytes)}/{gib(info.memory_total_bytes)}",
-        of(now.temperature_c, info.temperature_limit_c),
-        of(watts(now.power_mw), watts(info.power_limit_mw)),
-        whole(now.sm_clock_mhz),
-        pcie(now.pcie_gen, now.pcie_width),
-    )
+    past, shown = frame.histories.get(info.uuid), columns(width)
+    values = {
+        "": sparkline(past.utilisation if past else (), shown.get("", 0), low=0, high=100, glyphs=glyphs),
+        "UTIL %": whole(now.utilisation_percent),
+        "MEMORY GiB": f"{gib(now.memory_used_bytes)}/{gib(info.memory_total_bytes)}",
+        "TEMP C": of(now.temperature_c, info.temperature_limit_c),
+        "POWER W": of(watts(now.power_mw), watts(info.power_limit_mw)),
+        "MHz": whole(now.sm_clock_mhz),
+        "PCIE": pcie(now.pcie_gen, now.pcie_width),
+    }
     line = Text(f"{info.index:>3}")
-    shown = columns(width)
-    for value, (name, size) in zip(values, COLUMNS, strict=True):
+    for name, size in shown.items():
         style = _heat(state) if name == "TEMP C" else "green" if not name else ""
-        if name in shown:
-            line.append("  ").append(value.rjust(size), style)
+        line.append("  ").append(values[name].rjust(size), style)
     line.append("  ").append(_holder(frame, state), "cyan" if state.holders else "dim")
     line.truncate(width, overflow="crop")
     return line
@@ -169,13 +166,14 @@ def _link(state: GpuState) -> Text:
 
 def _processes(processes: Sequence[Process], most: int | None) -> list[Text]:
     shown = processes if most is None or len(processes) <= most else processes[: most - 1]
-    lines = [Text(_process(one), "dim") for one in shown]
+    lines = [Text(process(one), "dim") for one in shown]
     if len(shown) < len(processes):
         lines.append(Text(f"  and {len(processes) - len(shown)} more processes", "dim"))
     return lines
 
 
-def _process(one: Process) -> str:
+def process(one: Process) -> str:
+    """Return a process as one line."""
     who = f" ({one.user})" if one.user else ""
     memory = "" if one.memory_bytes is None else f"  {gib(one.memory_bytes)} GiB"
     return f"  {one.pid} {one.name or '-'}{who}{memory}  {one.kind}"

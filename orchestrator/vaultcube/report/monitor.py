@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from vaultcube.gpu.xid import classify, meaning
-from vaultcube.report.gpublocks import BLOCK, block, row, row_head, slowed_by
+from vaultcube.report.gpublocks import BLOCK, block, process, row, row_head, slowed_by
 from vaultcube.report.gpuwords import SIMULATED, gib, next_step
 from vaultcube.report.graphs import BLOCKS, Glyphs
 from vaultcube.report.table import wrap
@@ -25,7 +25,8 @@ def picture(
 ) -> Text:
     """Return everything in lines of at most `width` columns, and at most `height` of them.
 
-    The roomiest layout that fits is taken: blocks with space between, blocks, one line a GPU. What fits in none is cut
+    The roomiest layout that fits is taken: blocks with space between, blocks, one line a GPU and a process, one line a
+    GPU. What fits in none is cut
     at the end, and said to be.
 
     Args:
@@ -39,6 +40,8 @@ def picture(
     lines = [*head, *_blocks(frame, width, glyphs, spaced=True, most=None), *foot]
     if height is not None and len(lines) > height:
         lines = [*head, *_blocks(frame, width, glyphs, spaced=False, most=PROCESSES), *foot]
+    if height is not None and len(lines) > height:
+        lines = [*head, *_rows(frame, width, glyphs), *_processes(frame), *foot]
     if height is not None and len(lines) > height:
         lines = [*head, *_rows(frame, width, glyphs), *foot]
     if height is not None and len(lines) > height:
@@ -119,6 +122,12 @@ def _rows(frame: Frame, width: int, glyphs: Glyphs) -> list[Text]:
     lines = [Text(row_head(width), "bold"), *(row(frame, state, width, glyphs) for state in gpus)]
     told = (f"GPU {index} slowed by {words}" for index, words in slowed if words)
     return lines + [Text(line, "bold red") for one in told for line in wrap(one, width)]
+
+
+def _processes(frame: Frame) -> list[Text]:
+    gpus = frame.seen.gpus
+    lines = [Text(f"GPU {state.info.index}:{process(one)}", "dim") for state in gpus for one in state.processes]
+    return [Text(), *lines] if lines else []
 
 
 def _packed(parts: Sequence[str], width: int) -> list[str]:

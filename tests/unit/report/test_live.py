@@ -87,15 +87,3 @@ def test_a_driver_that_stops_answering_is_said_once_more_with_what_was(stop: Sto
     text = shown(stop, (ONE, 0.0), (ONE, 9.0), (ONE, 10.0))
     assert text.count("vaultcube monitor") == 2
     assert text.count("The driver has not answered for 9 s; this is how it was.") == 1
-
-
-def test_a_reader_that_went_away_is_told_to_the_caller(stop: Stop) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    sampler = Told(stop, (ONE, 0.0))
-    with os.fdopen(write, "w") as stream, pytest.raises(BrokenPipeError):
-        try:
-            live.watch(cast("Sampler", sampler), stop, stream)
-        finally:
-            sampler.close()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), write)

@@ -146,6 +146,16 @@ def test_where_room_is_scarce_only_some_processes_are_shown_and_the_rest_counted
     assert sum("python3" in line for line in lines(frame(seen))) == 18
 
 
+def test_one_line_a_gpu_has_its_processes_below_where_they_fit() -> None:
+    seen = snapshot(*(state(index, processes=[BASH]) for index in range(8)))
+    told = lines(frame(seen), 80, 24)
+    assert told[-1] == "GPU 7:  4711 python3 (ada)  3.0 GiB  compute"
+    assert told[-10:-8] == ["  7  ▇▇▇▇▇███      99    30.0/31.8   71/90  556/575  2580  5x16  free", ""]
+    assert "python3" not in "\n".join(lines(frame(seen), 80, 16))
+    # What a wide terminal has left is shared between the past and the holder.
+    assert lines(frame(rows()), 100, 10)[3].startswith("  0  ▅▆▆▆▆▆▆▆▇▇▇▇▇▇▇███      99  ")
+
+
 def test_what_does_not_fit_is_said_to_be_there() -> None:
     told = lines(frame(rows()), 80, 5)
     assert len(told) == 5
