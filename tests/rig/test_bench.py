@@ -17,7 +17,7 @@ from tests.rig.engine import RigEngine
 from vaultcube.gpu.telemetry import Telemetry
 from vaultcube.results.schema import Result, Verdict
 
-BENCH = (
+BENCH = [
     "bench",
     "ddp",
     "--preset",
@@ -27,9 +27,11 @@ BENCH = (
     "--gpus",
     "device=0,1",
     "--telemetry-hz",
-    "5",
+    "10",
+    "--steps-per-window",
+    "1",
     "--json",
-)
+]
 # Long enough for a fault to be put in and seen.
 STEP_S = 0.15
 # ... also when what was timed is nearly over.

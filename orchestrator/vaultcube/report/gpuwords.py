@@ -16,7 +16,7 @@ NEXT_STEPS: Final[dict[str, str]] = {
     "permission": "Let this user open /dev/nvidia* (ls -l shows whose they are), or use sudo.",
     "lost": "Read the kernel log (sudo dmesg | grep -E 'NVRM|AER'), then reboot: only that brings a lost GPU back.",
     "hang": "The driver, or a GPU, has stopped: read the kernel log (sudo dmesg | grep NVRM), then reboot.",
-    "unknown": "Run nvidia-smi. In a container whose devices were taken away: recreate it.",
+    "unknown": "See what `vaultcube doctor` finds. In a container whose devices were taken away: recreate it.",
 }
 NO_GPU: Final = "See whether the bus has one (lspci -d 10de:) and what the driver said (sudo dmesg | grep NVRM)."
 
