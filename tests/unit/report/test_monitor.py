@@ -254,7 +254,7 @@ def test_colour_is_only_paint() -> None:
     found = frame(box(simulated=True))
     painted, plain = io.StringIO(), io.StringIO()
     for stream, system in ((painted, "truecolor"), (plain, None)):
-        console = Console(file=stream, width=80, force_terminal=system is not None, color_system=system)  # type: ignore[arg-type]
+        console = Console(file=stream, width=80, force_terminal=system is not None, color_system=system, no_color=False)  # type: ignore[arg-type]
         console.print(picture(found, 80))
     assert "\x1b[1;31m" in painted.getvalue()
     assert "\x1b" not in plain.getvalue()
