@@ -54,7 +54,7 @@ def take_inventory(nvml: Nvml) -> Inventory:
         gpus=tuple(map(to_gpu, found)),
         links=tuple(nvml.links(found)),
         missing=tuple(index for index, _ in nvml.missing),
-        reason=None if found else _why_none(nvml),
+        reason=None if found else nvml.why_none(),
         simulated=nvml.simulated,
     )
 
@@ -62,12 +62,6 @@ def take_inventory(nvml: Nvml) -> Inventory:
 def unanswered(error: NvmlError) -> Inventory:
     """Return the inventory of a machine whose NVML does not answer."""
     return Inventory(problem=error.problem, reason=str(error))
-
-
-def _why_none(nvml: Nvml) -> str:
-    if nvml.missing:
-        return f"the driver lists {len(nvml.missing)} GPU(s), and none answers"
-    return "the driver lists no GPU"
 
 
 def to_gpu(info: GpuInfo) -> Gpu:

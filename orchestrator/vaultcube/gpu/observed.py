@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 # Clocks that are held back for less than this share of the time flicker at a change of P-state.
 THROTTLE_SHARE = 0.01
 THROTTLES = frozenset(names(THROTTLE_MASK))
-# What an event has that knows where its GPU is.
-PLACES = ("pci", "nvml_index")
 # With fewer of the samples that were due, a mean says little about the whole.
 COVERAGE = 0.9
 # Energy counters move in steps: over less time a difference says little (docs/measuring.md).
@@ -75,7 +73,8 @@ def observe(
 
 def _recorded(intervals: Sequence[Interval], telemetry: Telemetry) -> list[Interval]:
     """Return the intervals that touch the recording, cut where a container's clock cannot be ours."""
-    first, last = telemetry.meta.started_s, telemetry.meta.last_s
+    meta = telemetry.meta
+    first, last = meta.started_s, meta.last_s
     return [
         replace(one, start_s=max(one.start_s, first - FAR_S), end_s=min(one.end_s, last + FAR_S))
         for one in intervals

@@ -52,7 +52,7 @@ def make_override(plan: Plan, run_dir: Path) -> str:
         # The raw file's helper that prepares ./results is not needed: this directory is ours already.
         "depends_on": Tagged("!reset", None),
         "volumes": Tagged("!override", volumes),
-        "labels": {LABEL_RUN: plan.run_id, LABEL_WORKLOAD: plan.workload, LABEL_DIR: str(run_dir)},
+        "labels": _labels(plan, run_dir),
     }
     resources: dict[str, Any] = {}
     if plan.memory_bytes is not None:
@@ -65,6 +65,11 @@ def make_override(plan: Plan, run_dir: Path) -> str:
     if plan.recorder == "container":
         services[RECORDER_SERVICE] = _recorder(plan, run_dir)
     return "# Written by vaultcube for one run.\n" + to_yaml({"services": services})
+
+
+def _labels(plan: Plan, run_dir: Path) -> dict[str, str]:
+    """Return what every container of the run is found again by."""
+    return {LABEL_RUN: plan.run_id, LABEL_WORKLOAD: plan.workload, LABEL_DIR: str(run_dir)}
 
 
 def _pins(plan: Plan, *capabilities: str) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def _recorder(plan: Plan, run_dir: Path) -> dict[str, Any]:
             "!override", [*RECORDER, "--db", "/results/run.db", "--period", f"{1 / plan.telemetry_hz:g}"]
         ),
         "depends_on": Tagged("!reset", None),
-        "labels": {LABEL_RUN: plan.run_id, LABEL_WORKLOAD: plan.workload, LABEL_DIR: str(run_dir)},
+        "labels": _labels(plan, run_dir),
         "deploy": {"resources": {"reservations": _pins(plan, "gpu", "utility")}},
     }
     if plan.kernel_log != kernellog.DEVICE:
