@@ -58,6 +58,22 @@ class GpuSelectionError(UsageError):
     next_step = "Use all, none, a count such as 2, or device=0,2 or device=GPU-<uuid>."
 
 
+class ModelNotFoundError(UsageError):
+    """There is no model of that name, on the hub or on this machine."""
+
+    code = "model-not-found"
+    summary = "there is no model of that name, on the hub or on this machine"
+    next_step = "Give a hub id such as Qwen/Qwen2.5-7B-Instruct, a directory with config.json in it, or tiny."
+
+
+class InstanceNameError(UsageError):
+    """An instance of that name is running, or the name cannot be one."""
+
+    code = "instance-name"
+    summary = "the instance's name is taken, or is no name"
+    next_step = "Choose another with --name, or stop the one that has it: vaultcube down NAME."
+
+
 class ProfileError(UsageError):
     """A profile cannot be found or read."""
 
@@ -147,6 +163,62 @@ class DataUnreadableError(RefusedError):
     code = "data-unreadable"
     summary = "a data folder is missing, or the container's user cannot read it"
     next_step = "Give a folder of class folders with images that the user who runs vaultcube can read."
+
+
+class ModelGatedError(RefusedError):
+    """The hub gives the model only to who accepted its licence."""
+
+    code = "model-gated"
+    summary = "the hub gives this model only to accounts that accepted its licence"
+    next_step = "Accept the licence on the model's page, then give a token: HF_TOKEN=... or --hf-token-file FILE."
+
+
+class ModelTooLargeError(RefusedError):
+    """A model cannot fit the memory it is to run in."""
+
+    code = "model-too-large"
+    summary = "the model's weights and KV cache do not fit the memory of the chosen GPUs"
+    next_step = "Use more GPUs (--tensor-parallel), a shorter context (--max-model-len) or a quantised model."
+
+
+class ModelUnreadableError(RefusedError):
+    """A model's files cannot be read, or are not whole."""
+
+    code = "model-unreadable"
+    summary = "the model's files cannot be read, or are truncated or corrupt"
+    next_step = "Download the model again, and let the user who runs vaultcube read it."
+
+
+class ModelUnsupportedError(RefusedError):
+    """This vLLM, or its transformers, does not know the model."""
+
+    code = "model-unsupported"
+    summary = "this vLLM, or the transformers it carries, does not know the model"
+    next_step = "Use a model that vLLM's list of supported models names for this version."
+
+
+class HubUnreachableError(RefusedError):
+    """A model is not on this machine and the hub does not answer."""
+
+    code = "hub-unreachable"
+    summary = "the model is not on this machine, and the hub cannot be reached"
+    next_step = "Check the network and proxies, or give the directory of a model: --model ./my-model."
+
+
+class PortTakenError(RefusedError):
+    """The port that an instance is to answer on is taken."""
+
+    code = "port-taken"
+    summary = "the port is taken"
+    next_step = "Choose another with --port, or leave it out: the first free one is taken then."
+
+
+class KeyNeededError(RefusedError):
+    """A server that others can reach needs an API key."""
+
+    code = "key-needed"
+    summary = "a server that is reachable from outside this machine needs an API key"
+    next_step = "Give one: VLLM_API_KEY=... or --api-key-file FILE; or leave --host at 127.0.0.1."
 
 
 class GpuUnavailableError(RefusedError):
@@ -257,6 +329,22 @@ class ContainerMemoryError(WorkloadError):
     code = "container-out-of-memory"
     summary = "the kernel killed a container at its memory limit"
     next_step = "Give it more with --memory, or a smaller --batch-size."
+
+
+class GpuMemoryError(WorkloadError):
+    """A GPU's memory ran out."""
+
+    code = "gpu-memory"
+    summary = "a GPU's memory ran out"
+    next_step = "Use a shorter context (--max-model-len), more GPUs (--tensor-parallel) or a smaller model."
+
+
+class ServerDiedError(WorkloadError):
+    """A server ended while it loaded, or while it was used."""
+
+    code = "server-died"
+    summary = "a server ended by itself: while it loaded, or while it was used"
+    next_step = "Read its last lines above, and all of them with `vaultcube logs RUN`."
 
 
 class ContainerStoppedError(WorkloadError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -132,6 +132,92 @@ class ErrorEvent(Event):
     exit_code: int
 
 
+class Stage(Event):
+    """A server's start comes to its next stage; `fraction` says how much of the stage is done, where that is known."""
+
+    kind: Literal["stage"]
+    stage: Literal["check", "download", "load", "compile", "kv_cache", "warmup", "ready"]
+    elapsed_s: Seconds
+    detail: str = ""
+    fraction: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+
+
+class ModelEvent(Event):
+    """What a server is about to serve, from the model's own files; null is what they do not tell.
+
+    `weights_bytes` is all of the weights on disk; `active_weights_bytes` what one token reads of them, and is null for
+    a mixture of experts.
+    """
+
+    kind: Literal["model"]
+    model: str
+    source: Literal["hub", "directory", "tiny"]
+    revision: str | None = None
+    architecture: str | None = None
+    dtype: str | None = None
+    weights_bytes: Count | None = None
+    active_weights_bytes: Count | None = None
+    kv_bytes_per_token: Count | None = None
+    max_model_len: Count | None = None
+    random_weights: bool
+    generates: bool
+
+
+class ServerReady(Event):
+    """A server answers. Times are seconds since its container's program began."""
+
+    kind: Literal["server"]
+    version: str
+    model: str
+    load_s: Elapsed
+    first_token_s: Elapsed | None = None
+    max_model_len: Count | None = None
+    kv_cache_tokens: Count | None = None
+    model_memory_bytes: Count | None = None
+
+
+class Spread(BaseModel):
+    """How a time in seconds is spread over requests or tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
+
+    mean: Seconds
+    p50: Seconds
+    p90: Seconds
+    p99: Seconds
+
+
+class Level(Event):
+    """What a load generator measured at one concurrency; a time is null where there was nothing to time."""
+
+    kind: Literal["level"]
+    concurrency: Positive
+    requests: Positive
+    completed: Count
+    failed: Count
+    input_tokens: Count
+    output_tokens: Count
+    elapsed_s: Elapsed
+    output_tokens_per_s: Seconds
+    requests_per_s: Seconds
+    ttft_s: Spread | None = None
+    tpot_s: Spread | None = None
+    itl_s: Spread | None = None
+    e2e_s: Spread | None = None
+    client: str
+
+
+class Probe(Event):
+    """A question with a known answer, asked twice at temperature 0."""
+
+    kind: Literal["probe"]
+    name: str
+    question: str
+    answer: str
+    correct: bool
+    repeatable: bool
+
+
 class Other(Event):
     """A kind this version does not know. Kept, not judged."""
 
@@ -139,13 +225,25 @@ class Other(Event):
 
 
 Known = Annotated[
-    Started | Frameworks | Device | AllReduce | Phase | Warmup | Window | Progress | Finished | ErrorEvent,
+    Started
+    | Frameworks
+    | Device
+    | AllReduce
+    | Phase
+    | Warmup
+    | Window
+    | Progress
+    | Finished
+    | ErrorEvent
+    | Stage
+    | ModelEvent
+    | ServerReady
+    | Level
+    | Probe,
     Field(discriminator="kind"),
 ]
 AnyEvent = Known | Other
-KINDS = frozenset(
-    {"started", "frameworks", "device", "allreduce", "phase", "warmup", "window", "progress", "finished", "error"}
-)
+KINDS = frozenset(str(get_args(kind.model_fields["kind"].annotation)[0]) for kind in get_args(get_args(Known)[0]))
 
 
 @cache

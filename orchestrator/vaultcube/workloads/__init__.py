@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -102,16 +102,7 @@ class Workload(ABC):
                 f"there is no preset {name!r} of {self.name}", next_step=f"Presets: {', '.join(self.presets)}."
             )
         chosen = {key: value for key, value in given.items() if value is not None}
-        try:
-            return self.params_type.model_validate({**self.presets[name], **chosen})
-        except ValidationError as error:
-            where = str(error.errors()[0]["loc"][0]).replace("_", "-") if error.errors()[0]["loc"] else ""
-            raise BadParameterError(
-                f"{self.name}: {describe(error)}",
-                next_step=f"See --{where} in `vaultcube bench {self.name} --help`."
-                if where
-                else f"See `vaultcube bench {self.name} --help`.",
-            ) from error
+        return validated(self.params_type, {**self.presets[name], **chosen}, f"vaultcube bench {self.name}", self.name)
 
     def targets(self, profile: Profile) -> Targets:
         """Return the profile's targets for this workload; what it leaves out keeps its default.
@@ -126,6 +117,80 @@ class Workload(ABC):
             raise ProfileError(
                 f"profile {profile.name}: targets.{self.name}.{describe(error)}", next_step=f"Targets: {known}."
             ) from error
+
+
+class Layout(NamedTuple):
+    """How a service is spread over GPUs: each of `replicas` servers has `gpus_per_replica`."""
+
+    replicas: int
+    gpus_per_replica: int
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it takes in all."""
+        return self.replicas * self.gpus_per_replica
+
+
+class Service(Workload):
+    """A workload that runs until it is stopped. `bench` measures it with a client that ends by itself.
+
+    Its compose service is the server, `client` is the service of `<name>.bench.yml` that measures it; `command` is the
+    client's.
+
+    Attributes:
+        port: where the server answers inside its container.
+        client: the compose service that measures it.
+        serve_type: the parameters of the server; those of `params_type` begin with them.
+    """
+
+    port: ClassVar[int]
+    client: ClassVar[str]
+    serve_type: ClassVar[type[Params]]
+
+    @abstractmethod
+    def settle(self, params: Any, device: DeviceKind, gpus: int | None) -> Any:
+        """Return the parameters with what was left open filled in.
+
+        Args:
+            params: as they were given.
+            device: where it will run.
+            gpus: how many GPUs were asked for; None when nobody said.
+
+        Raises:
+            BadParameterError: they do not fit the number of GPUs.
+        """
+
+    @abstractmethod
+    def layout(self, params: Any) -> Layout:
+        """Return how the server is spread over GPUs."""
+
+    @abstractmethod
+    def serve_command(self, params: Any, *, replica: int, device: DeviceKind) -> list[str]:
+        """Return the argv of the container of one replica (from 0)."""
+
+    def resolve_serving(self, given: Mapping[str, Any]) -> Params:
+        """Return the server's parameters from the given ones (those that are not None).
+
+        Raises:
+            BadParameterError: a value out of its range.
+        """
+        return validated(self.serve_type, given, f"vaultcube up {self.name}", self.name)
+
+
+def validated(kind: type[Params], given: Mapping[str, Any], command: str, name: str) -> Params:
+    """Return parameters from what was given, leaving out what is None.
+
+    Raises:
+        BadParameterError: a value out of its range; it names the option of `command`.
+    """
+    try:
+        return kind.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        where = str(error.errors()[0]["loc"][0]).replace("_", "-") if error.errors()[0]["loc"] else ""
+        raise BadParameterError(
+            f"{name}: {describe(error)}",
+            next_step=f"See --{where} in `{command} --help`." if where else f"See `{command} --help`.",
+        ) from error
 
 
 def names() -> list[str]:
