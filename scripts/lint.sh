@@ -40,10 +40,10 @@ check_mypy() {
             if [ -e "$init" ]; then packages+=(-p "$(basename "$(dirname "$init")")"); fi
         done
         if [ "${#packages[@]}" -eq 0 ]; then continue; fi
-        MYPYPATH=images:${image%/} "$BIN/mypy" --explicit-package-bases --ignore-missing-imports \
+        MYPYPATH=orchestrator:images:${image%/} "$BIN/mypy" --explicit-package-bases --ignore-missing-imports \
             -p common "${packages[@]}" || failed=1
     done
-    MYPYPATH=orchestrator:images:images/pytorch "$BIN/mypy" --explicit-package-bases --ignore-missing-imports tests || failed=1
+    MYPYPATH=orchestrator:images:images/pytorch:images/vllm "$BIN/mypy" --explicit-package-bases --ignore-missing-imports tests || failed=1
     return "$failed"
 }
 

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from common.processes import PARENT, die_with_parent
 from ddp.params import Job
-from ddp.processes import PARENT, die_with_parent
 
 JOB = "VAULTCUBE_DDP_JOB"
 LOOPBACK = "127.0.0.1"

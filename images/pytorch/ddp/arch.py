@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ddp.outcome import CANNOT_RUN_HERE, Problem
+from common.outcome import CANNOT_RUN_HERE, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

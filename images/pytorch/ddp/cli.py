@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from ddp.outcome import bad_parameter
+from common.arguments import Parser, seconds, whole
+from common.outcome import bad_parameter
 from ddp.params import PRECISIONS
 from ddp.presets import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 AUTO = "auto"
 
@@ -28,43 +29,12 @@ class Options:
     values: dict[str, Any]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises a Problem where argparse would print and exit 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise bad_parameter(message)
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
-        return value
-
-    return parse
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    # Written so that NaN falls through as well.
-    if not 0 < value <= 86400:  # noqa: PLR2004 - a day
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0 and at most 86400 seconds")
-    return value
-
-
 def _ranks(text: str) -> int | None:
-    return None if text == AUTO else _whole(1, 64)(text)
+    return None if text == AUTO else whole(1, 64)(text)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python3 -m ddp",
         description="Measures data-parallel training: every device alone, then all together (weak scaling).",
         epilog="example: python3 -m ddp --results /results --preset smoke --device cpu",
@@ -76,18 +46,18 @@ def _parser() -> _Parser:
     parser.add_argument("--device", choices=(AUTO, "cuda", "cpu"), default=AUTO)
     parser.add_argument("--ranks", type=_ranks, default=None, metavar="N|auto", help="auto: every GPU, or 2 on a CPU")
     parser.add_argument("--model", metavar="NAME", help="a torchvision classification model")
-    parser.add_argument("--batch-size", type=_whole(1, 65536), metavar="N", help="images a step, per rank")
-    parser.add_argument("--image-size", type=_whole(16, 4096), metavar="N", help="pixels a side")
+    parser.add_argument("--batch-size", type=whole(1, 65536), metavar="N", help="images a step, per rank")
+    parser.add_argument("--image-size", type=whole(16, 4096), metavar="N", help="pixels a side")
     parser.add_argument("--precision", choices=PRECISIONS)
     parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=None)
     parser.add_argument("--data", metavar="DIR", help="folder with one folder of images a class; default: synthetic")
-    parser.add_argument("--windows", type=_whole(5, 10_000), metavar="N")
-    parser.add_argument("--steps-per-window", type=_whole(1, 100_000), metavar="N")
-    parser.add_argument("--warmup-steps", type=_whole(1, 100_000), metavar="N", help="least steps before timing")
-    parser.add_argument("--max-warmup-steps", type=_whole(1, 100_000), metavar="N", help="most steps before timing")
-    parser.add_argument("--allreduce-timeout-s", type=_seconds, metavar="S")
-    parser.add_argument("--hang-timeout-s", type=_seconds, metavar="S", help="longest time a step may take")
-    parser.add_argument("--seed", type=_whole(0, 2**32 - 1), metavar="N")
+    parser.add_argument("--windows", type=whole(5, 10_000), metavar="N")
+    parser.add_argument("--steps-per-window", type=whole(1, 100_000), metavar="N")
+    parser.add_argument("--warmup-steps", type=whole(1, 100_000), metavar="N", help="least steps before timing")
+    parser.add_argument("--max-warmup-steps", type=whole(1, 100_000), metavar="N", help="most steps before timing")
+    parser.add_argument("--allreduce-timeout-s", type=seconds, metavar="S")
+    parser.add_argument("--hang-timeout-s", type=seconds, metavar="S", help="longest time a step may take")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), metavar="N")
     return parser
 
 
@@ -109,15 +79,3 @@ def parse(argv: Sequence[str]) -> Options:
             "raise --max-warmup-steps, or lower --warmup-steps",
         )
     return Options(results, stamp, device, ranks, values)
-
-
-def results_of(argv: Sequence[str]) -> Path | None:
-    """Return the value of `--results` in a command line that is wrong elsewhere, so that the error lands there too."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--results", type=Path)
-    try:
-        known, _ = parser.parse_known_args(argv)
-    except argparse.ArgumentError:
-        return None
-    results = known.results
-    return results if isinstance(results, Path) else None

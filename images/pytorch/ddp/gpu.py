@@ -11,8 +11,8 @@ import torch
 import torchvision
 from torch.nn import functional
 
+from common.outcome import CANNOT_RUN_HERE, Problem, first_line
 from ddp import arch
-from ddp.outcome import CANNOT_RUN_HERE, Problem, first_line
 from ddp.params import Params
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from ddp.outcome import Problem
+from common.outcome import Problem
 
 if TYPE_CHECKING:
     from ddp.params import Params

@@ -15,50 +15,28 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import processes, results
+from common.arguments import results_of
 from common.events import LAUNCHER, EventError, EventWriter, read_new
+from common.outcome import CANNOT_RUN_HERE, DONE, Problem, bad_parameter, events_unwritable, say
+from common.signals import Signals
 from common.watchdog import Board
-from ddp import cli, machine, processes, results, summary
+from ddp import cli, data, machine, summary
 from ddp.agent import JOB
-from ddp.outcome import (
-    CANNOT_RUN_HERE,
-    DONE,
-    EVENTS_LOST,
-    INTERRUPTED,
-    PEER_LOST,
-    Problem,
-    bad_parameter,
-    events_unwritable,
-    say,
-)
+from ddp.outcome import EVENTS_LOST, PEER_LOST
 from ddp.params import Job, Params
 
 if TYPE_CHECKING:
     import subprocess  # noqa: TID251 - a type's name only
     from collections.abc import Sequence
 
+PROGRAM = "ddp"
 _POLL_S = 0.2
 _GRACE_S = 1.0
 _FAREWELL_S = 5.0
 """After the first error the other ranks get this long: torchrun itself would wait 30 s for a stopped one."""
 _MARGIN_S = 5.0
 """A rank's own watchdog speaks first; it knows what the rank was doing."""
-
-
-class _Signals:
-    """Remembers the first SIGTERM or SIGINT."""
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.name = self.name or signal.Signals(number).name
-
-    def check(self) -> None:
-        """Raise the problem (exit code 75) of having been told to stop."""
-        if self.name:
-            raise Problem("interrupted", f"stopped by {self.name}", "start it again to measure", INTERRUPTED)
 
 
 def resolve(options: cli.Options) -> Params:
@@ -82,7 +60,7 @@ def resolve(options: cli.Options) -> Params:
     if device == "cpu" and options.values["precision"] == "tf32":
         raise bad_parameter("--precision tf32 is a format of GPUs", "use fp32 or bf16 on the CPU")
     if options.values["data"]:
-        results.check_images(options.values["data"])
+        data.check_images(options.values["data"])
     return Params(device=device, ranks=ranks, **options.values)
 
 
@@ -122,7 +100,7 @@ class Run:
         self._job = Job(params, str(events), str(scratch / "board"), str(self._report))
         self._started = time.monotonic()
 
-    def go(self, signals: _Signals) -> None:
+    def go(self, signals: Signals) -> None:
         """Run all ranks to their end.
 
         Raises:
@@ -147,7 +125,7 @@ class Run:
             signals.check()
             raise problem
 
-    def _watch(self, agent: subprocess.Popen[bytes], signals: _Signals) -> None:
+    def _watch(self, agent: subprocess.Popen[bytes], signals: Signals) -> None:
         farewell: float | None = None
         while not processes.ended(agent, _POLL_S):
             signals.check()
@@ -242,11 +220,11 @@ def _death(code: int) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run the program with the arguments `argv`; return its exit code."""
-    signals = _Signals()
+    signals = Signals("start it again to measure")
     events: EventWriter | None = None
     try:
         options = cli.parse(argv)
-        path = results.prepare(options.results, stamp=options.stamp)
+        path = results.prepare(options.results, PROGRAM, stamp=options.stamp)
         events = EventWriter(path, LAUNCHER)
         _launch(resolve(options), path, events, signals)
     except Problem as problem:
@@ -262,18 +240,18 @@ def _end(problem: Problem, events: EventWriter | None, argv: Sequence[str]) -> i
     if not isinstance(problem, Recorded):
         # On a full disk, or in a folder that is itself what is wrong, stderr has to do.
         with contextlib.suppress(EventError, Problem):
-            folder = cli.results_of(argv)
+            folder = results_of(argv)
             if events is None and folder:
-                events = EventWriter(results.prepare(folder, stamp="--stamp" in argv), LAUNCHER)
+                events = EventWriter(results.prepare(folder, PROGRAM, stamp="--stamp" in argv), LAUNCHER)
             if events:
                 problem.record(events)
     return problem.exit_code
 
 
-def _launch(params: Params, path: Path, events: EventWriter, signals: _Signals) -> None:
+def _launch(params: Params, path: Path, events: EventWriter, signals: Signals) -> None:
     events.write(
         "started",
-        program="ddp",
+        program=PROGRAM,
         params=params.as_dict(),
         world_size=params.ranks,
         device=params.device,

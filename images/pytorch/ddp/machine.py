@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from ddp.outcome import CANNOT_RUN_HERE, Problem
+from common.outcome import CANNOT_RUN_HERE, Problem
 
 _CUDA_ERROR_NO_DEVICE = 100
 _CPU_RANKS = 2

@@ -1,20 +1,14 @@
-"""How a run can end: exit codes, and problems told as what happened, what to do next, and which code."""
+"""How a rank can end: whatever stopped it, turned into a problem."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import TYPE_CHECKING
 
+from common.outcome import CANNOT_RUN_HERE, Problem, first_line
+
 if TYPE_CHECKING:
-    from common.events import EventWriter
     from ddp.params import Params
 
-DONE = 0
-BAD_PARAMETERS = 64
-CANNOT_RUN_HERE = 69
-FAILED = 70
-INTERRUPTED = 75
 EVENTS_LOST = 74
 """Between a rank and the launcher only: the rank had no way to say why it ended."""
 
@@ -26,43 +20,6 @@ _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken p
 _SHARED_MEMORY = ("shared memory",)
 _DEVICE_FAILED = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 _NO_KERNELS = "no kernel image is available"
-
-
-class Problem(Exception):  # noqa: N818 - it is the user's problem as often as an error of ours
-    """Ends the run with `exit_code`; `code` is a slug for programs, `next_step` tells people what to do."""
-
-    def __init__(self, code: str, message: str, next_step: str, exit_code: int = FAILED) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.next_step = next_step
-        self.exit_code = exit_code
-
-    def record(self, events: EventWriter) -> None:
-        """Append this as an `error` event. Raises EventError when the file cannot be written."""
-        events.write("error", code=self.code, message=self.message, next_step=self.next_step, exit_code=self.exit_code)
-
-    def tell(self) -> None:
-        """Print this for people, on stderr."""
-        sys.stderr.write(f"error [{self.code}]: {self.message}\n  next: {self.next_step}\n")
-        sys.stderr.flush()
-
-
-def say(line: str) -> None:
-    """Print a progress line in one write: several ranks share one stdout. Nobody has to listen."""
-    with contextlib.suppress(OSError):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-
-def bad_parameter(message: str, next_step: str = "see: python3 -m ddp --help") -> Problem:
-    """Return the problem of a parameter that makes no sense (exit code 64)."""
-    return Problem("bad-parameter", message, next_step, BAD_PARAMETERS)
-
-
-def events_unwritable(why: object) -> Problem:
-    """Return the problem of an events file that takes no more lines."""
-    return Problem("events-unwritable", str(why), "free some disk space, or use another results folder")
 
 
 def explain(error: BaseException, params: Params) -> Problem:
@@ -107,8 +64,3 @@ def out_of_memory(params: Params) -> Problem:
         f"out of memory with {params.model}, batch {params.batch_size}, {params.image_size} px, {params.precision}",
         next_step,
     )
-
-
-def first_line(text: str) -> str:
-    """Return the first line of `text` that says something, at most 300 characters of it."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no message")[:300]

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from common.outcome import bad_parameter, first_line
 from ddp import machine
-from ddp.outcome import bad_parameter, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

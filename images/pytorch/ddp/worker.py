@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 from common import windows
 from common.events import EventError, EventWriter, finite_or_none
+from common.outcome import DONE, Problem, say
+from common.processes import die_with_parent
 from common.watchdog import Board, Watchdog, dump_stacks
 from ddp.agent import JOB
-from ddp.outcome import DONE, EVENTS_LOST, Problem, explain, say
+from ddp.outcome import EVENTS_LOST, explain
 from ddp.params import Job
-from ddp.processes import die_with_parent
 
 if TYPE_CHECKING:
     from ddp.groups import Groups

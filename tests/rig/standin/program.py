@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddp import arch, launcher, machine, summary
-from ddp.outcome import CANNOT_RUN_HERE, Problem, say
 
 from common import windows
 from common.events import EventWriter, read_new
+from common.outcome import CANNOT_RUN_HERE, Problem, say
 
 if TYPE_CHECKING:
     from ddp.params import Params
+
+    from common.signals import Signals
 
 STEP_S = 0.05
 STEP_FILE = Path("/run/vaultcube-rig/state/step_s")
@@ -119,7 +121,7 @@ class Run:
         self._done = 0
         self._due = 0.0
 
-    def go(self, signals: launcher._Signals) -> None:
+    def go(self, signals: Signals) -> None:
         """Write what ranks that train would write.
 
         Raises:

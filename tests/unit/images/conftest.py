@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 IMAGES = Path(__file__).resolve().parents[3] / "images"
-PROGRAM_PATH = [str(IMAGES), str(IMAGES / "pytorch")]
+PROGRAM_PATH = [str(IMAGES), str(IMAGES / "pytorch"), str(IMAGES / "vllm")]
 sys.path[:0] = PROGRAM_PATH
 
 from ddp.params import Params  # noqa: E402 - found by the lines above

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 from ddp import cli
-from ddp.outcome import Problem
 from ddp.presets import PRESETS
 from hypothesis import given
 from hypothesis import strategies as st
+
+from common.arguments import results_of
+from common.outcome import Problem
 
 START = ["--results", "/r"]
 
@@ -124,12 +126,12 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_the_results_folder_is_found_among_nonsense(argv: list[str], found: Path | None) -> None:
-    assert cli.results_of(argv) == found
+    assert results_of(argv) == found
 
 
 @given(st.lists(st.text(max_size=12), max_size=6))
 def test_no_command_line_gets_past_as_anything_but_options_or_a_problem(argv: list[str]) -> None:
-    cli.results_of(argv)
+    results_of(argv)
     code: object = 0
     try:
         cli.parse(argv)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from ddp import cli, launcher, machine
 from ddp.launcher import Recorded, conclude, environment, resolve
-from ddp.outcome import EVENTS_LOST, Problem
+from ddp.outcome import EVENTS_LOST
 from ddp.params import Params
 from hypothesis import given
 from hypothesis import strategies as st
+
+from common.outcome import Problem
 
 Events = list[dict[str, Any]]
 
@@ -168,7 +170,7 @@ from common.events import EventWriter
 from common.watchdog import Board
 from ddp.agent import JOB
 from ddp.params import Job
-from ddp.processes import die_with_parent
+from common.processes import die_with_parent
 die_with_parent()
 job = Job.from_json(os.environ[JOB])
 ranks = [EventWriter(Path(job.events_path), rank) for rank in range(job.params.ranks)]
@@ -177,7 +179,8 @@ def report(**failures): Path(job.report_path).write_text(json.dumps({"failures":
 """
 DRIVER = """
 import os, subprocess, sys
-from ddp import launcher, machine, processes
+from common import processes
+from ddp import launcher, machine
 processes.start = lambda module, env: subprocess.Popen(
     [sys.executable, "-c", sys.argv[1]], env=env | {processes.PARENT: str(os.getpid())})
 machine.gpu_count = lambda: 0

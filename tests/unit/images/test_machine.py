@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 from ddp import machine
-from ddp.outcome import Problem
+
+from common.outcome import Problem
 
 
 class Driver:

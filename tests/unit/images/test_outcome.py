@@ -3,10 +3,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ddp.outcome import Problem, bad_parameter, explain, first_line
+from ddp.outcome import explain
 from ddp.params import Job, Params
 
 from common.events import EventWriter
+from common.outcome import Problem, bad_parameter, first_line
 
 
 class OutOfMemoryError(RuntimeError):
@@ -35,7 +36,7 @@ class UnidentifiedImageError(OSError):
             70,
         ),
         (ZeroDivisionError("division by zero"), "rank-failed", 70),
-        (bad_parameter("no"), "bad-parameter", 64),
+        (bad_parameter("no", "see --help"), "bad-parameter", 64),
     ],
 )
 def test_errors_are_explained(params: Callable[..., Params], error: BaseException, code: str, exit_code: int) -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from ddp import processes
+from common import processes
 
 
 def gone(pid: int) -> bool:
@@ -26,11 +26,9 @@ def eventually(condition: object, seconds: float = 20.0) -> bool:
 
 
 def test_a_child_dies_with_its_parent_even_while_it_is_stopped(program_env: dict[str, str]) -> None:
-    child = (
-        "from ddp import processes; processes.die_with_parent(); print('up', flush=True); import time; time.sleep(60)"
-    )
+    child = "from common import processes; processes.die_with_parent(); print('up', flush=True); import time; time.sleep(60)"
     parent = (
-        "import os, subprocess, sys; from ddp.processes import PARENT\n"
+        "import os, subprocess, sys; from common.processes import PARENT\n"
         f"child = subprocess.Popen([sys.executable, '-c', {child!r}], env=os.environ | {{PARENT: str(os.getpid())}},"
         " stdout=subprocess.PIPE)\n"
         "child.stdout.readline(); print(child.pid, flush=True); child.wait()\n"
@@ -46,7 +44,7 @@ def test_a_child_dies_with_its_parent_even_while_it_is_stopped(program_env: dict
 
 
 def test_an_orphan_does_not_even_start(program_env: dict[str, str]) -> None:
-    program = "from ddp import processes; processes.die_with_parent(); print('ran')"
+    program = "from common import processes; processes.die_with_parent(); print('ran')"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=program_env | {processes.PARENT: "0"},
