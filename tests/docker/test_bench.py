@@ -16,7 +16,7 @@ from tests.docker.conftest import FAST, ROOT, Vaultcube
 from vaultcube.results.schema import Result, Status, Verdict
 from vaultcube.results.store import RunDirectory
 from vaultcube.stack.collect import build_result, read_events
-from vaultcube.stack.lifecycle import read_plan
+from vaultcube.stack.ending import read_plan
 from vaultcube.stack.outcome import Outcome
 
 pytestmark = [pytest.mark.docker, pytest.mark.image, pytest.mark.usefixtures("image")]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from vaultcube.cli.options import Json, ResultsDir, results_root
+from vaultcube.cli.generated import WorkloadGroup, generate
+from vaultcube.cli.options import HfTokenFile, Json, ResultsDir, given_secrets, results_root
 
 if TYPE_CHECKING:
     from vaultcube.workloads import Workload
@@ -23,28 +19,26 @@ FlavourName = Literal["auto", "cu124", "cu128", "cpu"]
 RecorderName = Literal["process", "container", "off"]
 
 
-class WorkloadGroup(TyperGroup):
-    """One command a workload, made from its parameters when it is called."""
+class BenchGroup(WorkloadGroup):
+    """`bench`: every workload can be measured."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
-        """Return the workloads' names."""
-        from vaultcube import workloads
+    def make(self, workload: Workload) -> typer.Typer:
+        """Return the command of a workload."""
+        from vaultcube.workloads import Service
 
-        return workloads.names()
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
-        """Return a workload's command, or None for an unknown one."""
-        from vaultcube import workloads
-
-        if cmd_name not in workloads.names():
-            return None
-        command = typer.main.get_command(_app(workloads.load(cmd_name)))
-        command.name = cmd_name
-        return command
+        presets = f"Presets: {', '.join(workload.presets)}; the default is acceptance on GPUs and smoke on the CPU."
+        return generate(
+            _bench,
+            workload,
+            workload.params_type.model_fields,
+            title=f"{workload.summary}.\n\n{presets}",
+            example=f"vaultcube bench {workload.name} --preset smoke --gpus none",
+            without={"ranks"} if isinstance(workload, Service) else {"instance", "hf_token_file"},
+        )
 
 
 app = typer.Typer(
-    cls=WorkloadGroup,
+    cls=BenchGroup,
     help="Run a workload to its end, measure it, and judge it.",
     epilog="Example: vaultcube bench ddp --gpus device=0,1",
     no_args_is_help=True,
@@ -56,54 +50,6 @@ app = typer.Typer(
 @app.callback()
 def _group() -> None:
     """Make it a group."""
-
-
-def _app(workload: Workload) -> typer.Typer:
-    one = typer.Typer(rich_markup_mode=None, add_completion=False)
-    one.command(
-        name=workload.name,
-        help=f"{workload.summary}.\n\nPresets: {', '.join(workload.presets)}; the default is acceptance on GPUs and smoke on the CPU.",
-        epilog=f"Example: vaultcube bench {workload.name} --preset smoke --gpus none",
-    )(_command(workload))
-    return one
-
-
-def _command(workload: Workload) -> Callable[..., None]:
-    """Return the function behind `bench WORKLOAD`: the common options, then one an entry of the parameters."""
-    fields = workload.params_type.model_fields
-
-    def command(**given: Any) -> None:
-        params = {name: given.pop(name) for name in fields}
-        if params.get("data"):
-            params["data"] = str(Path(params["data"]).expanduser().resolve())
-        _bench(given.pop("ctx"), workload, params=params, **given)
-
-    common = inspect.signature(_bench, eval_str=True).parameters
-    kept = [parameter for name, parameter in common.items() if name not in {"workload", "params"}]
-    own = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                _plain(field.annotation) | None,
-                typer.Option(help=f"{field.description}.", show_default=False),
-            ],
-        )
-        for name, field in fields.items()
-    ]
-    command.__signature__ = inspect.Signature([*kept, *own])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *own]}
-    return command
-
-
-def _plain(annotation: Any) -> Any:
-    """Return a field's type as Typer takes it: without None, without pydantic's constraints."""
-    if get_origin(annotation) in {Union, UnionType}:
-        return next(part for part in get_args(annotation) if part is not type(None))
-    if get_origin(annotation) is Annotated:
-        return get_args(annotation)[0]
-    return annotation
 
 
 def _bench(
@@ -131,6 +77,10 @@ def _bench(
         ),
     ] = None,
     telemetry_hz: Annotated[float, typer.Option(min=0.1, max=10, help="Samples of each GPU a second.")] = 1.0,
+    instance: Annotated[
+        str | None, typer.Option(help="Measure an instance that `up` started.", show_default=False)
+    ] = None,
+    hf_token_file: HfTokenFile = None,
     results_dir: ResultsDir = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, the override and the docker command; run nothing.")
@@ -142,7 +92,9 @@ def _bench(
     from vaultcube.report import progress, terminal
     from vaultcube.report.table import colored
     from vaultcube.stack import bench
-    from vaultcube.stack.plan import Request, parse_duration, parse_memory
+    from vaultcube.stack.plan import Request
+    from vaultcube.stack.quantities import parse_duration, parse_memory
+    from vaultcube.workloads import Service
 
     request = Request(
         gpus=parse_gpus(gpus),
@@ -156,7 +108,16 @@ def _bench(
         telemetry_hz=telemetry_hz,
         share=share,
     )
-    session = bench.Session(workload, request, profile=profile, results_root=results_root(results_dir), probe=ctx.obj)
+    root = results_root(results_dir)
+    if instance is not None:
+        from vaultcube.stack.measure import MeasureSession
+
+        session: bench.Session = MeasureSession(
+            workload, request, profile=profile, results_root=root, probe=ctx.obj, instance=instance
+        )
+    else:
+        secrets = given_secrets(hf_token_file) if isinstance(workload, Service) else {}
+        session = bench.Session(workload, request, profile=profile, results_root=root, probe=ctx.obj, secrets=secrets)
     if dry_run:
         sys.stdout.write(terminal.dry_run(session.plan(), session.directory_path(), as_json=json))
         return

@@ -14,7 +14,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(epilog="Example: vaultcube down --all")
 def down(
-    run: Annotated[str | None, typer.Argument(help="A run, or the beginning of its name.", show_default=False)] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="An instance, a run, or the beginning of a run's name.", show_default=False)
+    ] = None,
     *,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
     results_dir: ResultsDir = None,
@@ -30,7 +32,7 @@ def down(
         raise UsageError("--all and a name exclude each other")
     docker = Docker()
     found = instances(docker)
-    if run is not None and not any(one.run.startswith(run) for one in found):
+    if run is not None and not any(one.name == run or one.run.startswith(run) for one in found):
         sys.stdout.write(settle(RunStore(results_root(results_dir)).find(run), docker) + "\n")
     elif found:
         failed: VaultCubeError | None = None

@@ -17,7 +17,7 @@ QUIET = frozenset({"--help", "--dry-run"})
 
 def begin_probe(argv: list[str]) -> Probe | None:
     """Ask for the versions of engine and compose and for our images, if the command line looks like a run."""
-    if argv[:1] != ["bench"] or not argv[1:] or not QUIET.isdisjoint(argv):
+    if argv[:1] not in (["bench"], ["up"]) or not argv[1:] or not QUIET.isdisjoint(argv):
         return None
     from vaultcube.stack.docker import Docker
 

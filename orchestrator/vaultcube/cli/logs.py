@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(epilog="Example: vaultcube logs last")
 def logs(
-    run: Annotated[str, typer.Argument(help="A run, the beginning of its name, or last.")] = "last",
+    run: Annotated[str, typer.Argument(help="An instance, a run, the beginning of a run's name, or last.")] = "last",
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
     results_dir: ResultsDir = None,
@@ -30,7 +30,7 @@ def logs(
     # What was kept can be read without an engine.
     with suppress(EngineMissingError, EngineUnreachableError):
         live = instances(docker)
-        if (run == "last" and len(live) == 1) or any(one.run.startswith(run) for one in live):
+        if (run == "last" and len(live) == 1) or any(one.name == run or one.run.startswith(run) for one in live):
             docker.begin_probe().finish(docker)
             docker.become_logs(pick(live, None if run == "last" else run).run, follow=follow)
     kept = RunStore(results_root(results_dir)).find(run)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from vaultcube.cli.options import Json
+
+if TYPE_CHECKING:
+    from vaultcube.stack.instances import Instance
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -25,16 +29,24 @@ def ps(*, json: Json = False) -> None:
 
         sys.stdout.write(encoder.dumps([one.as_dict() for one in found], indent=2) + "\n")
         return
-    rows = [("RUN", "WORKLOAD", "STATE", "GPUS", "LOOKED AFTER BY", "DIRECTORY")]
+    rows = [("NAME", "WORKLOAD", "STATE", "GPUS", "ADDRESS", "LOOKED AFTER BY", "DIRECTORY")]
     rows += [
         (
-            one.run,
+            one.called,
             one.workload or "-",
             one.state,
             "unknown" if one.gpus is None else ", ".join(str(gpu.index) for gpu in one.gpus) or "-",
-            f"pid {one.keeper}" if one.keeper else "nobody: vaultcube down",
+            one.url or "-",
+            _keeper(one),
             one.directory or "-",
         )
         for one in found
     ]
     sys.stdout.write(table(rows) if found else "nothing is running\n")
+
+
+def _keeper(one: Instance) -> str:
+    """Return who looks after it; nobody has to look after a service that answers."""
+    if one.keeper:
+        return f"pid {one.keeper}"
+    return "-" if one.url else "nobody: vaultcube down"

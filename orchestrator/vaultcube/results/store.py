@@ -3,6 +3,7 @@
 <root>/<run id>/plan.json  compose.override.yml  compose.resolved.json  containers.json  container.log  result.json
 <root>/<run id>/results/events.jsonl      written by the container
 <root>/<run id>/telemetry/run.db          what the GPUs did meanwhile; recorder.log, when the recorder complained
+<root>/<run id>/service.json                where a service answers, once it does
 <root>/<run id>/run.lock                  held for as long as an orchestrator looks after the run
 """
 
@@ -29,6 +30,7 @@ RESULT = "result.json"
 PLAN = "plan.json"
 LOG = "container.log"
 CONTAINERS = "containers.json"
+SERVICE = "service.json"
 TELEMETRY = "telemetry/run.db"
 RECORDER_LOG = "telemetry/recorder.log"
 # Kept aside so that a disk filled by a run can still take its result.json.

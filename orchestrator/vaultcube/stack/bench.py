@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from vaultcube.errors import DataUnreadableError, VaultCubeError, VerdictError, WorkloadError, all_errors
+from vaultcube.errors import (
+    DataUnreadableError,
+    ModelNotFoundError,
+    ModelUnreadableError,
+    VaultCubeError,
+    VerdictError,
+    WorkloadError,
+    all_errors,
+)
 from vaultcube.gpu.inventory import Inventory
 from vaultcube.gpu.pinning import PinningFacts
 from vaultcube.gpu.selection import NOBODY, Held
@@ -15,7 +24,7 @@ from vaultcube.results.events import AnyEvent
 from vaultcube.results.lock import locked
 from vaultcube.results.profile import load_profile
 from vaultcube.results.schema import Result, Verdict
-from vaultcube.results.store import RunStore
+from vaultcube.results.store import RunDirectory, RunStore
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.buildlog import BuildLog
 from vaultcube.stack.docker import Docker, EngineInfo, Probe
@@ -51,13 +60,22 @@ class Session:
         profile: a profile's name or path.
         results_root: the folder that runs are kept in.
         probe: a question to the engine that is under way already, or None.
+        secrets: what the containers are given, by name.
     """
 
     def __init__(
-        self, workload: Workload, request: Request, *, profile: str, results_root: Path, probe: Probe | None = None
+        self,
+        workload: Workload,
+        request: Request,
+        *,
+        profile: str,
+        results_root: Path,
+        probe: Probe | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.workload = workload
-        self.request = request
+        self.secrets = secrets or {}
+        self.request = request.model_copy(update={"secrets": tuple(sorted(self.secrets))})
         self.profile = profile
         self.probe = probe
         self.store = RunStore(results_root)
@@ -74,7 +92,13 @@ class Session:
             draft = self._plan(machine.inventory())
             return self._place(machine, Docker()) if draft.gpus else draft
 
-    def _plan(self, inventory: Inventory, held: Held = NOBODY, engine: PinningFacts | None = None) -> Plan:
+    def _plan(
+        self,
+        inventory: Inventory,
+        held: Held = NOBODY,
+        engine: PinningFacts | None = None,
+        taken: Collection[str] = (),
+    ) -> Plan:
         uid, gid = container_user()
         plan = make_plan(
             self.workload,
@@ -88,8 +112,10 @@ class Session:
             held=held,
             engine=engine,
             kernel_log=kernel_log(),
+            taken=taken,
         )
         check_data(plan)
+        check_model(plan)
         return plan
 
     def _place(self, machine: Machine, docker: Docker) -> Plan:
@@ -119,8 +145,13 @@ class Session:
             directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
             with locked(directory.path):
                 watcher.note(f"run {plan.run_id} in {directory.path}")
-                result = JobRun(plan, directory, docker, stop, watcher.event, reservation).execute(engine)
+                self._made(plan, directory)
+                run = JobRun(plan, directory, docker, stop, watcher.event, reservation, self.secrets)
+                result = run.execute(engine)
         return result, directory.path
+
+    def _made(self, plan: Plan, directory: RunDirectory) -> None:
+        """Put into a fresh run directory what a session has to add."""
 
     def _prepare(self, docker: Docker, stop: Stop, watcher: Watcher) -> tuple[Plan, EngineInfo, Reservation | None]:
         """Return a plan whose image is there, and the reservation under which its GPUs were found free.
@@ -144,7 +175,7 @@ class Session:
                     plan = self._place(machine, docker) if plan.gpus else plan
                     for image in plan.images:
                         self._build(image, images, docker, stop, watcher)
-                if not plan.gpus:
+                if not self._exclusive(plan):
                     return plan, engine, None
                 reservation = reserve(stop, watcher.note)
                 try:
@@ -154,9 +185,14 @@ class Session:
                     raise
                 # On a machine of mixed cards others may be free by now, and want another image.
                 if images.issuperset(plan.images):
-                    watcher.note(f"{'GPUs' if len(plan.gpus) > 1 else 'GPU'} {plan.indices}, {plan.pinning_reason}")
+                    if plan.gpus:
+                        watcher.note(f"{'GPUs' if len(plan.gpus) > 1 else 'GPU'} {plan.indices}, {plan.pinning_reason}")
                     return plan, engine, reservation
                 reservation.release()
+
+    def _exclusive(self, plan: Plan) -> bool:
+        """Say whether the run takes something that only one can have, and must be chosen under the lock."""
+        return bool(plan.gpus)
 
     def _preflight(self, plan: Plan, docker: Docker, watcher: Watcher) -> None:
         """Refuse what cannot work before anything is built; a run on the CPU does not even import the checks."""
@@ -181,21 +217,39 @@ def check_data(plan: Plan) -> None:
     """Refuse data folders that are not there or that the container's user cannot read.
 
     Raises:
-        DataUnreadableError: such a folder.
+        DataUnreadableError, ModelNotFoundError, ModelUnreadableError: such a folder.
     """
     uid, gid = (int(part) for part in plan.user.split(":"))
     for source in plan.data_folders.values():
         path = Path(source)
         if not path.is_dir():
-            raise DataUnreadableError(f"there is no folder {source}")
+            missing = ModelNotFoundError if plan.servers else DataUnreadableError
+            raise missing(f"there is no folder {source}")
         seen = path.stat()
         shift = 6 if seen.st_uid == uid else 3 if seen.st_gid == gid else 0
         if (seen.st_mode >> shift) & 0o5 != 0o5:  # noqa: PLR2004 - r-x, as chmod writes it
-            raise DataUnreadableError(f"user {uid}, as whom the container runs, cannot read {source}")
+            unreadable = ModelUnreadableError if plan.servers else DataUnreadableError
+            raise unreadable(f"user {uid}, as whom the container runs, cannot read {source}")
 
 
-def conclude(result: Result, *, strict: bool) -> None:
+def check_model(plan: Plan) -> None:
+    """Refuse a model's directory in which there is none, before anything is built. What it needs is the server's to say.
+
+    Raises:
+        ModelNotFoundError: the directory has no config.json.
+    """
+    for source in plan.data_folders.values() if plan.servers else ():
+        if not (Path(source) / "config.json").is_file():
+            raise ModelNotFoundError(f"{source} holds no model: there is no config.json in it")
+
+
+def conclude(result: Result, *, strict: bool, printed: bool = True) -> None:
     """Return when the run counts as done; the error of a run that failed is raised as it happened.
+
+    Args:
+        result: the run's.
+        strict: UNAVAILABLE is not good enough.
+        printed: the result was printed, and says what the error says.
 
     Raises:
         VaultCubeError: with the exit code of the run.
@@ -203,7 +257,8 @@ def conclude(result: Result, *, strict: bool) -> None:
     told = result.run.error
     if told is not None:
         kind = next((cls for cls in all_errors() if cls.code == told.code), WorkloadError)
-        raise _said(kind(told.message, next_step=told.next_step))
+        error = kind(told.message, next_step=told.next_step)
+        raise _said(error) if printed else error
     bad = {Verdict.FAIL, Verdict.INVALID} | ({Verdict.UNAVAILABLE} if strict else set())
     if result.verdict in bad:
         step = f"See why: vaultcube runs show {result.run.id}"

@@ -42,7 +42,11 @@ def build_result(
         finished: when it ended, UTC.
     """
     workload = workloads.load(plan.workload)
-    params = workload.params_type.model_validate(plan.params)
+    up = plan.purpose == "up"
+    # A service that only runs is judged by nobody; what its start took is measured as in a measurement.
+    params = (
+        workload.resolve(None, plan.params, plan.device) if up else workload.params_type.model_validate(plan.params)
+    )
     measured = workload.measure(log.events, log.garbled, params, world_size=plan.world_size, status=outcome.status)
     seen, simulated = telemetry_of(plan, directory, log.events)
     simulated = simulated or plan.simulated
@@ -52,7 +56,7 @@ def build_result(
         [*plan.shared, *outcome.disturbances, *strayed(plan, log.events), *measured.disturbances, *seen.disturbances],
     )
     checks, verdict = judge(
-        workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=simulated
+        [] if up else workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=simulated
     )
     if verdict is Verdict.PASS and outcome.status is not Status.COMPLETED:
         # Good figures of a run that then went wrong prove nothing.

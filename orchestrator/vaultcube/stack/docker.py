@@ -25,6 +25,7 @@ from vaultcube.stack.signals import Stop
 LABEL_RUN = "io.vaultcube.run"
 LABEL_WORKLOAD = "io.vaultcube.workload"
 LABEL_DIR = "io.vaultcube.run-dir"
+LABEL_INSTANCE = "io.vaultcube.instance"
 # The states of a container that has its devices, or will have them without anybody asking again.
 LIVE = ("created", "running", "paused", "restarting")
 
@@ -65,10 +66,11 @@ class Container(NamedTuple):
     run: str
     workload: str
     run_dir: str
+    instance: str = ""
 
 
 class Exit(NamedTuple):
-    """How a container stands: running or not, exit code, killed for memory, and the image it ran."""
+    """How a container stands: running or not, exit code, killed for memory, the image it ran, whether we stopped it."""
 
     id: str
     service: str
@@ -77,6 +79,7 @@ class Exit(NamedTuple):
     oom_killed: bool
     error: str
     image_id: str
+    stopped: bool = False
 
 
 class Docker:
@@ -96,7 +99,7 @@ class Docker:
     @cached_property
     def _environment(self) -> dict[str, str]:
         """Ours without what would change the meaning of our compose files."""
-        ours = ("COMPOSE_", "VAULTCUBE_", "DDP_", "BASE_IMAGE")
+        ours = ("COMPOSE_", "VAULTCUBE_", "DDP_", "VLLM_", "HF_TOKEN", "BASE_IMAGE")
         return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
 
     def start(
@@ -279,7 +282,7 @@ def containers_args(run_id: str | None) -> list[str]:
     """Return the argv (after `docker`) that lists containers of one run or of all, one JSON array a line."""
     wanted = f"label={LABEL_RUN}" + (f"={run_id}" if run_id else "")
     fields = [".ID", ".Names", ".State", ".Status"] + [
-        f'(.Label "{k}")' for k in (LABEL_RUN, LABEL_WORKLOAD, LABEL_DIR)
+        f'(.Label "{k}")' for k in (LABEL_RUN, LABEL_WORKLOAD, LABEL_DIR, LABEL_INSTANCE)
     ]
     row = "[" + ",".join(f"{{{{json {name}}}}}" for name in fields) + "]"
     return ["ps", "--all", "--no-trunc", "--filter", wanted, "--format", row]

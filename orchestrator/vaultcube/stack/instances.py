@@ -13,8 +13,11 @@ from vaultcube.gpu.leases import leased
 from vaultcube.gpu.nvml import Nvml
 from vaultcube.gpu.readings import NvmlError
 from vaultcube.results.lock import keeper
+from vaultcube.results.service import ServiceRecord
+from vaultcube.results.store import RunDirectory
 from vaultcube.stack.docker import Container, Docker
 from vaultcube.stack.leases import live_containers
+from vaultcube.stack.service import read_record
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Instance:
         keeper: pid of the orchestrator that looks after it, or None for an orphan.
         directory: its run directory; empty when unknown.
         gpus: what it holds (`with_gpus`); None when it holds some and NVML does not say which.
+        name: of a service; empty for a job.
+        url: where a service answers, once it does.
     """
 
     run: str
@@ -44,6 +49,13 @@ class Instance:
     keeper: int | None
     directory: str
     gpus: tuple[HeldGpu, ...] | None = ()
+    name: str = ""
+    url: str = ""
+
+    @property
+    def called(self) -> str:
+        """What people call it."""
+        return self.name or self.run
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -72,7 +84,23 @@ def _instance(run: str, containers: list[Container]) -> Instance:
     states = {container.state for container in containers}
     state = "running" if "running" in states else ", ".join(sorted(states))
     looked_after_by = keeper(Path(first.run_dir)) if first.run_dir else None
-    return Instance(run, first.workload, state, looked_after_by, first.run_dir)
+    found = Instance(run, first.workload, state, looked_after_by, first.run_dir, name=first.instance)
+    if not found.name:
+        return found
+    record = read_record(RunDirectory(Path(first.run_dir))) if first.run_dir else None
+    if record is None:
+        return replace(found, state="loading" if looked_after_by and state == "running" else state)
+    return replace(found, state=_standing(containers, record), url=record.url)
+
+
+def _standing(containers: Sequence[Container], record: ServiceRecord) -> str:
+    """Return how a service that once answered stands: by the engine's health checks of its servers."""
+    states = sorted({one.state for one in containers})
+    if states != ["running"]:
+        return ", ".join(states)
+    if any("(unhealthy)" in one.status for one in containers):
+        return "unhealthy"
+    return "ready" if len(containers) >= record.servers else "partly gone"
 
 
 def with_gpus(found: Sequence[Instance], docker: Docker) -> list[Instance]:
@@ -100,18 +128,18 @@ def with_gpus(found: Sequence[Instance], docker: Docker) -> list[Instance]:
 
 
 def pick(found: list[Instance], name: str | None) -> Instance:
-    """Return the instance of that name, or of the only one whose name begins so; None means the only one there is.
+    """Return the instance of that name or run id, or the only one whose run id begins so; None means the only one.
 
     Raises:
         NotFoundError: there is none.
         UsageError: more than one fits.
     """
-    fitting = [one for one in found if name is None or one.run == name] or [
+    fitting = [one for one in found if name is None or name in {one.run, one.name}] or [
         one for one in found if name and one.run.startswith(name)
     ]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
         raise NotFoundError(f"nothing of the name {name!r} is running" if name else "nothing is running")
-    names = ", ".join(one.run for one in fitting)
+    names = ", ".join(one.called for one in fitting)
     raise UsageError(f"{len(fitting)} are there: {names}", next_step="Name one of them, or use --all.")

@@ -5,41 +5,42 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
-from pathlib import Path
-
-from pydantic import ValidationError
+from collections.abc import Callable, Mapping, Sequence
 
 from vaultcube.errors import (
     BugError,
-    EngineLostError,
     InterruptedRunError,
+    PortTakenError,
     RefusedError,
     RunTimeoutError,
     StartError,
     VaultCubeError,
 )
 from vaultcube.results.events import AnyEvent, EventLog
-from vaultcube.results.profile import describe
 from vaultcube.results.schema import Result, Status
-from vaultcube.results.store import CONTAINERS, LOG, PLAN, TELEMETRY, RunDirectory
+from vaultcube.results.store import CONTAINERS, PLAN, RunDirectory
 from vaultcube.stack.assets import asset
-from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
-from vaultcube.stack.docker import LABEL_RUN, Docker, EngineInfo, Exit, checked, engine_is_gone, known_error, last_line
-from vaultcube.stack.environment import provenance, utc_now
+from vaultcube.stack.collect import RESOLVED
+from vaultcube.stack.docker import LABEL_RUN, Docker, EngineInfo, Exit, known_error, last_line
+from vaultcube.stack.ending import POLL_S, clean_up, ended_first, engine_lost, images_of, keep, workload_only
 from vaultcube.stack.outcome import Outcome, classify
-from vaultcube.stack.override import OVERRIDE, compose_args, make_override, up_args
-from vaultcube.stack.plan import RECORDER_SERVICE, Plan
-from vaultcube.stack.process import Finished
+from vaultcube.stack.override import (
+    OVERRIDE,
+    PROXY_CONFIG,
+    compose_args,
+    make_override,
+    proxy_config,
+    server_args,
+    up_args,
+)
+from vaultcube.stack.plan import Plan
+from vaultcube.stack.process import Child, Finished
 from vaultcube.stack.reservation import Reservation
+from vaultcube.stack.secrets import keep_secrets
 from vaultcube.stack.signals import Stop
 from vaultcube.stack.telemetry import recording
 
-POLL_S = 0.2
 START_LIMIT_S = 120.0
-# The compose files' stop_grace_period; the programs need under 2 s of it.
-STOP_GRACE_S = 10
-ENGINE_RETURN_S = 10.0
 
 Watcher = Callable[[AnyEvent], None]
 
@@ -54,6 +55,7 @@ class JobRun:
         stop: Ctrl-C and friends.
         watch: called with every event as it comes.
         reservation: held by whoever chose the plan's GPUs; released as soon as the containers run.
+        secrets: what the containers are given, by name.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class JobRun:
         stop: Stop,
         watch: Watcher,
         reservation: Reservation | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.plan = plan
         self.directory = directory
@@ -71,6 +74,7 @@ class JobRun:
         self.stop = stop
         self.watch = watch
         self.reservation = reservation
+        self.secrets = secrets or {}
         self.log = EventLog()
         self._offset = 0
 
@@ -81,7 +85,6 @@ class JobRun:
             ResultsUnwritableError, DiskTooSmallError: result.json cannot be written.
         """
         cause: VaultCubeError | None = None
-        seen: list[Exit] = []
         disturbances: list[str] = []
         since = f"{time.time():.3f}"
         try:
@@ -97,16 +100,21 @@ class JobRun:
         except BaseException:
             self._abandon(engine)
             raise
+        return self._end(cause, disturbances, engine)
+
+    def _end(self, cause: VaultCubeError | None, disturbances: Sequence[str], engine: EngineInfo) -> Result:
+        """Clean up, judge, and keep the result."""
+        seen: list[Exit] = []
         try:
             seen = clean_up(self.plan, self.directory, self.docker.shielded())
         except VaultCubeError as error:
-            cause = cause if isinstance(cause, InterruptedRunError) else _engine_lost(error)
+            cause = cause if isinstance(cause, InterruptedRunError) else engine_lost(error)
         self._read()
         # The container is gone: what has no newline by now never gets one.
         for event in self.log.close():
             self.watch(event)
-        status, told = classify(workload_only(seen), self.log.events, cause)
-        outcome = Outcome(status=status, error=told, images=_images(seen), disturbances=disturbances)
+        status, told = classify(ended_first(self.plan, seen), self.log.events, cause)
+        outcome = Outcome(status=status, error=told, images=images_of(seen), disturbances=list(disturbances))
         return keep(self.plan, self.directory, self.log, outcome, engine)
 
     def _abandon(self, engine: EngineInfo) -> None:
@@ -118,8 +126,19 @@ class JobRun:
             keep(self.plan, self.directory, self.log, Outcome(status=Status.FAILED, error=error), engine)
 
     def _write_plan(self) -> None:
-        self.directory.write(PLAN, self.plan.to_json())
-        self.directory.write(OVERRIDE, make_override(self.plan, self.directory.path))
+        """Write down what will be done, and make what the containers find there."""
+        plan = self.plan
+        self.directory.write(PLAN, plan.to_json())
+        copied = None
+        if plan.proxied:
+            self.directory.write(PROXY_CONFIG, proxy_config(plan))
+            whole = json.loads(self.docker.ask(server_args(plan, asset("compose"))))
+            copied = whole["services"][plan.servers[0].service]
+        self.directory.write(OVERRIDE, make_override(plan, self.directory.path, copied))
+        if plan.servers:
+            self.docker.ask(["volume", "create", plan.cache])
+            uid, _, gid = plan.user.partition(":")
+            keep_secrets(plan.run_id, self.secrets, (int(uid), int(gid)))
 
     def _up(self) -> None:
         args = up_args(self.plan, asset("compose"), self.directory.path)
@@ -142,36 +161,49 @@ class JobRun:
             InterruptedRunError, RunTimeoutError, EngineLostError: as named.
         """
         deadline = time.monotonic() + self.plan.timeout_s
-        containers = self.docker.containers(self.plan.run_id)
-        if self.plan.gpus:
-            # Whoever computes on them and is in none of these is a guest.
-            self.directory.write(CONTAINERS, json.dumps({one.name: one.id for one in containers}, indent=2) + "\n")
-        ids = [container.id for container in containers]
-        if self.plan.recorder == "container":
-            ids = [exit_.id for exit_ in workload_only(self.docker.exits(ids))]
-        if not ids:
-            return
-        while self._wait(ids, deadline):
+        ids = self._containers()
+        while ids and self._wait(ids, deadline):
             # Somebody ended our `docker wait`, not the containers.
             self.stop.wait(POLL_S)
 
+    def _containers(self) -> list[str]:
+        """Return the ids of the containers that do the work, and note whose computing on the GPUs is ours."""
+        containers = self.docker.containers(self.plan.run_id)
+        if self.plan.gpus:
+            # Whoever computes on them and is in none of these is a guest.
+            ours = [*containers, *(self.docker.containers(self.plan.target) if self.plan.target else [])]
+            self.directory.write(CONTAINERS, json.dumps({one.name: one.id for one in ours}, indent=2) + "\n")
+        ids = [container.id for container in containers]
+        if self.plan.recorder == "container":
+            ids = [exit_.id for exit_ in workload_only(self.docker.exits(ids))]
+        return ids
+
     def _wait(self, ids: list[str], deadline: float) -> bool:
-        """Wait for the end of containers, and say whether any is running all the same."""
-        waiter = self.docker.start(["wait", *ids])
+        """Wait for the end of one of the containers, and say whether all are running all the same."""
+        waiters = [self.docker.start(["wait", one]) for one in ids]
         try:
-            while waiter.running:
+            while all(waiter.running for waiter in waiters) and not self._arrived():
                 self._read()
                 self.stop.wait(POLL_S)
                 self.stop.check()
                 if time.monotonic() > deadline:
-                    raise RunTimeoutError(f"the run took longer than {self.plan.timeout_s:g} s")
+                    raise self._late()
         finally:
-            waiter.end()
+            _end_all(waiters)
         self._read()
+        if self._arrived():
+            return False
         try:
-            return any(exit_.running for exit_ in self.docker.exits(ids))
+            return all(exit_.running for exit_ in self.docker.exits(ids))
         except VaultCubeError as error:
-            raise _engine_lost(error) from error
+            raise engine_lost(error) from error
+
+    def _arrived(self) -> bool:
+        """Say whether there is nothing more to wait for, though containers run."""
+        return False
+
+    def _late(self) -> VaultCubeError:
+        return RunTimeoutError(f"the run took longer than {self.plan.timeout_s:g} s")
 
     def _read(self) -> None:
         """Pass on what was appended to the events file."""
@@ -203,113 +235,9 @@ class JobRun:
         return [f"run {other} used the CPU at the same time" for other in shared]
 
 
-def workload_only(exits: list[Exit]) -> list[Exit]:
-    """Return the containers that do the work: a recorder beside them goes on until it is stopped."""
-    return [exit_ for exit_ in exits if exit_.service != RECORDER_SERVICE]
-
-
-def clean_up(plan: Plan, directory: RunDirectory, docker: Docker) -> list[Exit]:
-    """Stop the containers of a run, keep their log, and remove everything; return how they ended.
-
-    An engine that is just coming back is waited for. Nothing there is no error.
-
-    Raises:
-        VaultCubeError: the engine does not answer; containers may be left.
-    """
-    _wait_for_engine(docker)
-    ids = [container.id for container in docker.containers(plan.run_id)]
-    exits: list[Exit] = []
-    if ids:
-        running = [exit_.id for exit_ in docker.exits(ids) if exit_.running]
-        if running:
-            docker.call(["stop", "--time", str(STOP_GRACE_S), *running], timeout=STOP_GRACE_S + 30)
-        exits = docker.exits(ids)
-        logs = docker.call(["compose", "--project-name", plan.run_id, "logs", "--no-color", "--timestamps"])
-        # The log is a convenience: a full disk must not keep the containers.
-        with contextlib.suppress(VaultCubeError):
-            directory.write(LOG, logs.stdout)
-    docker.remove_project(plan.run_id, grace_s=STOP_GRACE_S)
-    # An `up` that was cut short may have left a request with the engine that it only now carries out.
-    if docker.containers(plan.run_id):
-        docker.remove_project(plan.run_id, grace_s=STOP_GRACE_S)
-    return exits
-
-
-def _wait_for_engine(docker: Docker) -> None:
-    deadline = time.monotonic() + ENGINE_RETURN_S
-    while True:
-        seen = docker.call(["version", "--format", "{{.Server.Version}}"])
-        if seen.ok or time.monotonic() > deadline:
-            checked(seen)
-            return
-        time.sleep(POLL_S)
-
-
-def keep(plan: Plan, directory: RunDirectory, log: EventLog, outcome: Outcome, engine: EngineInfo | None) -> Result:
-    """Build a run's result and write it.
-
-    Raises:
-        ResultsUnwritableError, DiskTooSmallError: as named.
-    """
-    _settle_telemetry(directory)
-    source = provenance(engine, driver=plan.driver, images=outcome.images, compose_sha256=compose_sha256(directory))
-    result = build_result(plan, directory, log, outcome, source, utc_now())
-    directory.write_result(result)
-    return result
-
-
-def _settle_telemetry(directory: RunDirectory) -> None:
-    """Make one plain file of what a recorder that was killed left in two, before it is read and hashed."""
-    path = directory.path / TELEMETRY
-    if path.is_file():
-        from vaultcube.gpu.telemetry import settle
-
-        settle(path)
-
-
-def finish_orphan(directory: RunDirectory, docker: Docker) -> Result:
-    """Clear a run whose orchestrator was killed, and judge what it had measured by then.
-
-    Raises:
-        VaultCubeError: the engine does not answer, or its plan cannot be read.
-    """
-    plan = read_plan(directory)
-    was_running = any(container.state == "running" for container in docker.containers(plan.run_id))
-    exits = clean_up(plan, directory, docker)
-    log = read_events(directory)
-    cause = None
-    if was_running or not workload_only(exits):
-        cause = InterruptedRunError("the vaultcube that looked after this run is gone, and the run was cleared")
-    status, error = classify(workload_only(exits), log.events, cause)
-    return keep(
-        plan,
-        directory,
-        log,
-        Outcome(
-            status=status,
-            error=error,
-            images=_images(exits),
-            disturbances=["nobody watched this run to its end: its vaultcube was killed"],
-        ),
-        docker.begin_probe().finish(docker),
-    )
-
-
-def read_plan(directory: RunDirectory) -> Plan:
-    """Return a run's plan.
-
-    Raises:
-        RefusedError: plan.json cannot be read.
-    """
-    path: Path = directory.path / PLAN
-    try:
-        return Plan.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        why = describe(error) if isinstance(error, ValidationError) else error.strerror
-        raise RefusedError(
-            f"{path} cannot be read as a plan: {why}",
-            next_step="Its containers can still be cleared with `vaultcube down --all`.",
-        ) from error
+def _end_all(children: Sequence[Child]) -> None:
+    for child in children:
+        child.end()
 
 
 def start_error(seen: Finished) -> VaultCubeError:
@@ -322,18 +250,10 @@ def start_error(seen: Finished) -> VaultCubeError:
             next_step="Install and configure the NVIDIA Container Toolkit (nvidia-ctk cdi generate), "
             "or run on the CPU with --gpus none.",
         )
+    if "port is already allocated" in low or "address already in use" in low:
+        return PortTakenError(last_line(text))
     if "no such image" in low or "pull access denied" in low:
         return RefusedError(
             f"the image is not on this machine: {last_line(text)}", next_step="Build it with `vaultcube images build`."
         )
     return known_error(text) or StartError(f"docker compose up failed: {last_line(text)}")
-
-
-def _engine_lost(error: VaultCubeError) -> VaultCubeError:
-    if engine_is_gone(error):
-        return EngineLostError("the Docker engine went away during the run")
-    return error
-
-
-def _images(exits: list[Exit]) -> dict[str, str]:
-    return {exit_.service: exit_.image_id for exit_ in exits}

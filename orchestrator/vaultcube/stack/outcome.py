@@ -12,8 +12,16 @@ from vaultcube.errors import (
     ContainerMemoryError,
     ContainerStoppedError,
     FlavourError,
+    GpuMemoryError,
+    HubUnreachableError,
     InterruptedRunError,
+    ModelGatedError,
+    ModelNotFoundError,
+    ModelTooLargeError,
+    ModelUnreadableError,
+    ModelUnsupportedError,
     RunTimeoutError,
+    ServerDiedError,
     VaultCubeError,
     WorkloadError,
 )
@@ -23,6 +31,20 @@ from vaultcube.stack.docker import Exit
 
 # What the programs in the images end with.
 EXIT_USAGE, EXIT_HARDWARE, EXIT_INTERRUPTED = 64, 69, 75
+# What a program may say of itself by the code of an error; all else is told by its exit code.
+NAMED: dict[str, type[VaultCubeError]] = {
+    kind.code: kind
+    for kind in (
+        ModelNotFoundError,
+        ModelGatedError,
+        ModelTooLargeError,
+        ModelUnreadableError,
+        ModelUnsupportedError,
+        HubUnreachableError,
+        GpuMemoryError,
+        ServerDiedError,
+    )
+}
 
 
 @dataclass(kw_only=True)
@@ -64,6 +86,9 @@ def classify(
 def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeError]:
     text = one_line(said.message) if said else f"{worst.service} ended with exit status {worst.exit_code}"
     step = one_line(said.next_step if said else "") or None
+    named = NAMED.get(said.code) if said and worst.exit_code != EXIT_INTERRUPTED else None
+    if named is not None:
+        return Status.FAILED, named(text, next_step=step)
     if worst.exit_code == EXIT_USAGE:
         return Status.FAILED, BadParameterError(text, next_step=step)
     if worst.exit_code == EXIT_HARDWARE:

@@ -15,10 +15,26 @@ from typing import Any
 
 from vaultcube.gpu import kernellog
 from vaultcube.results.store import TELEMETRY
-from vaultcube.stack.docker import LABEL_DIR, LABEL_RUN, LABEL_WORKLOAD
-from vaultcube.stack.plan import RECORDER_IMAGE, RECORDER_SERVICE, Plan
+from vaultcube.stack.docker import LABEL_DIR, LABEL_INSTANCE, LABEL_RUN, LABEL_WORKLOAD
+from vaultcube.stack.plan import (
+    PROXY_IMAGE,
+    PROXY_SERVICE,
+    RECORDER_IMAGE,
+    RECORDER_SERVICE,
+    Address,
+    Plan,
+    Server,
+)
+from vaultcube.stack.secrets import SECRETS, secrets_folder
 
 OVERRIDE = "compose.override.yml"
+# The volume that keeps models, and where it is in a container.
+CACHE_VOLUME, CACHE_MOUNT = "models", "/cache"
+# Where every service answers inside its container, and the proxy in front of several.
+SERVER_PORT = 8000
+PROXY_CONFIG, PROXY_MOUNT = "haproxy.cfg", "/etc/haproxy/haproxy.cfg"
+# What a copied service must not bring along: it is said anew for each.
+REPLACED = frozenset({"command", "depends_on", "deploy", "labels", "ports", "volumes", "user", "image", "build"})
 # What the image vaultcube/recorder runs.
 RECORDER = ("python3", "-m", "vaultcube.gpu.recorder")
 # What JSON lets stand and YAML does not, or takes for the end of a line.
@@ -33,51 +49,121 @@ class Tagged:
     value: Any
 
 
-def make_override(plan: Plan, run_dir: Path) -> str:
+def make_override(plan: Plan, run_dir: Path, copied: Mapping[str, Any] | None = None) -> str:
     """Return the override as YAML text.
 
     Args:
         plan: the run.
         run_dir: its directory; `results` in it is the container's /results.
+        copied: the server's service as compose resolved it, where `server_args` asked for that.
     """
+    services: dict[str, Any] = {}
+    if plan.command:
+        services[plan.service] = _worker(plan, run_dir)
+    for server in plan.servers:
+        services[server.service] = _server(plan, server, run_dir, copied)
+    if plan.proxied:
+        services[PROXY_SERVICE] = _proxy(plan, run_dir)
+    if plan.recorder == "container":
+        services[RECORDER_SERVICE] = _recorder(plan, run_dir)
+    whole: dict[str, Any] = {"services": services}
+    if plan.cache:
+        # Made before: it outlives every run, and is no run's own.
+        whole["volumes"] = {CACHE_VOLUME: {"name": plan.cache, "external": True}}
+        folder = secrets_folder(plan.target or plan.run_id)
+        whole["secrets"] = {
+            name: {"file": str(folder / name) if name in plan.secrets else "/dev/null"} for name in SECRETS
+        }
+    if plan.target:
+        whole["networks"] = {"default": {"name": f"{plan.target}_default", "external": True}}
+    return "# Written by vaultcube for one run.\n" + to_yaml(whole)
+
+
+def _worker(plan: Plan, run_dir: Path) -> dict[str, Any]:
+    """Return the service that ends by itself: a job, or the client that measures a service."""
+    alone = not plan.servers and not plan.target
+    service: dict[str, Any] = {**_common(plan, run_dir), "command": Tagged("!override", list(plan.command))}
+    resources: dict[str, Any] = {}
+    if plan.memory_bytes is not None and not plan.servers:
+        resources["limits"] = {"memory": str(plan.memory_bytes)}
+    if plan.gpus and alone:
+        resources["reservations"] = _pins(plan.pins or [gpu.uuid for gpu in plan.gpus], plan, "gpu")
+    return {**service, "deploy": {"resources": resources}} if resources else service
+
+
+def _common(plan: Plan, run_dir: Path) -> dict[str, Any]:
+    """Return what every container that runs the workload's image has."""
     volumes: list[dict[str, Any]] = [{"type": "bind", "source": str(run_dir / "results"), "target": "/results"}]
     volumes += [
         {"type": "bind", "source": source, "target": target, "read_only": True}
         for target, source in plan.data_folders.items()
     ]
-    service: dict[str, Any] = {
+    if plan.cache:
+        volumes.append({"type": "volume", "source": CACHE_VOLUME, "target": CACHE_MOUNT})
+    return {
         "image": plan.image,
         "user": plan.user,
-        "command": Tagged("!override", list(plan.command)),
         # The raw file's helper that prepares ./results is not needed: this directory is ours already.
         "depends_on": Tagged("!reset", None),
         "volumes": Tagged("!override", volumes),
         "labels": _labels(plan, run_dir),
     }
+
+
+def _server(plan: Plan, server: Server, run_dir: Path, copied: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return one replica. The first is the raw file's service; the others are copies of it."""
+    first = server is plan.servers[0]
+    base = {} if first else {key: value for key, value in (copied or {}).items() if key not in REPLACED}
     resources: dict[str, Any] = {}
     if plan.memory_bytes is not None:
         resources["limits"] = {"memory": str(plan.memory_bytes)}
-    if plan.gpus:
-        resources["reservations"] = _pins(plan, "gpu")
+    if server.gpus:
+        resources["reservations"] = _pins(server.pins or server.gpus, plan, "gpu")
+    service = {
+        **base,
+        **_common(plan, run_dir),
+        "command": Tagged("!override", list(server.command)),
+        "ports": _ports(None if plan.proxied else plan.address),
+    }
+    limits = {**(base.get("deploy") or {}).get("resources", {}).get("limits", {}), **resources.get("limits", {})}
+    if limits:
+        resources["limits"] = limits
     if resources:
         service["deploy"] = {"resources": resources}
-    services = {plan.service: service}
-    if plan.recorder == "container":
-        services[RECORDER_SERVICE] = _recorder(plan, run_dir)
-    return "# Written by vaultcube for one run.\n" + to_yaml({"services": services})
+    return service
+
+
+def _ports(address: Address | None) -> Tagged:
+    """Return what is published: one port, or none."""
+    if address is None:
+        return Tagged("!reset", [])
+    one = {"target": SERVER_PORT, "published": str(address.port), "host_ip": address.host, "protocol": "tcp"}
+    return Tagged("!override", [one])
+
+
+def _proxy(plan: Plan, run_dir: Path) -> dict[str, Any]:
+    """Return the one address in front of several servers."""
+    source = {"type": "bind", "source": str(run_dir / PROXY_CONFIG), "target": PROXY_MOUNT, "read_only": True}
+    return {
+        "image": PROXY_IMAGE,
+        "user": plan.user,
+        "volumes": Tagged("!override", [source]),
+        "labels": _labels(plan, run_dir),
+        "ports": _ports(plan.address),
+    }
 
 
 def _labels(plan: Plan, run_dir: Path) -> dict[str, str]:
     """Return what every container of the run is found again by."""
-    return {LABEL_RUN: plan.run_id, LABEL_WORKLOAD: plan.workload, LABEL_DIR: str(run_dir)}
+    found = {LABEL_RUN: plan.run_id, LABEL_WORKLOAD: plan.workload, LABEL_DIR: str(run_dir)}
+    return found | ({LABEL_INSTANCE: plan.instance} if plan.purpose == "up" else {})
 
 
-def _pins(plan: Plan, *capabilities: str) -> dict[str, Any]:
-    """Return the reservation of the plan's GPUs.
+def _pins(ids: Sequence[str], plan: Plan, *capabilities: str) -> dict[str, Any]:
+    """Return the reservation of GPUs.
 
     By the machine's names; inside the container they count from 0, so nothing else there may name a GPU.
     """
-    ids = plan.pins or [gpu.uuid for gpu in plan.gpus]
     pins = [{"driver": plan.pinning or "nvidia", "device_ids": list(ids), "capabilities": list(capabilities)}]
     return {"devices": Tagged("!override", pins)}
 
@@ -94,7 +180,9 @@ def _recorder(plan: Plan, run_dir: Path) -> dict[str, Any]:
         ),
         "depends_on": Tagged("!reset", None),
         "labels": _labels(plan, run_dir),
-        "deploy": {"resources": {"reservations": _pins(plan, "gpu", "utility")}},
+        "deploy": {
+            "resources": {"reservations": _pins(plan.pins or [gpu.uuid for gpu in plan.gpus], plan, "gpu", "utility")}
+        },
     }
     if plan.kernel_log != kernellog.DEVICE:
         service["devices"] = Tagged("!reset", [])
@@ -108,9 +196,57 @@ def _recorder(plan: Plan, run_dir: Path) -> dict[str, Any]:
 
 def up_args(plan: Plan, compose_dir: Path, run_dir: Path) -> list[str]:
     """Return the arguments of docker that start the run."""
-    services = [plan.service] + ([RECORDER_SERVICE] if plan.recorder == "container" else [])
+    services = [server.service for server in plan.servers]
+    services += [PROXY_SERVICE] if plan.proxied else []
+    services += [plan.service] if plan.command else []
+    services += [RECORDER_SERVICE] if plan.recorder == "container" else []
     up = ["up", "--detach", "--no-build", "--pull", "never", *services]
     return [*compose_args(plan, compose_dir, run_dir), *up]
+
+
+def server_args(plan: Plan, compose_dir: Path) -> list[str]:
+    """Return the arguments of docker that print the server's service as JSON, before the override is there."""
+    named = [part for name in plan.compose_files for part in ("--file", str(compose_dir / name))]
+    where = ["--project-name", plan.run_id, "--project-directory", str(compose_dir)]
+    return ["compose", *where, *named, "config", "--format", "json", plan.servers[0].service]
+
+
+def proxy_config(plan: Plan) -> str:
+    """Return HAProxy's configuration: the least busy server first, streams of hours, names looked up again and again.
+
+    A server that does not answer /health is left out; that is its own word for "my engine lives".
+    """
+    servers = "".join(
+        f"    server {server.service} {server.service}:{SERVER_PORT} check inter 2s fall 3 rise 1 resolvers engine "
+        "init-addr none\n"
+        for server in plan.servers
+    )
+    return f"""global
+    log stdout format raw local0 notice
+    maxconn 4096
+defaults
+    mode http
+    log global
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout queue 10m
+    retries 3
+    option redispatch
+resolvers engine
+    nameserver docker 127.0.0.11:53
+    hold valid 2s
+    # Enough for a container that is just starting again.
+    resolve_retries 3
+    timeout retry 1s
+frontend in
+    bind :{SERVER_PORT}
+    default_backend servers
+backend servers
+    balance leastconn
+    option httpchk GET /health
+    http-check expect status 200
+{servers}"""
 
 
 def compose_args(plan: Plan, compose_dir: Path, run_dir: Path) -> list[str]:

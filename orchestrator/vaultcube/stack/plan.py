@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from vaultcube.errors import UsageError
+from vaultcube.errors import FlavourError, InstanceNameError, UsageError
 from vaultcube.gpu.flavours import Flavour, choose_flavour
 from vaultcube.gpu.inventory import Inventory
-from vaultcube.gpu.pinning import Method, PinningFacts, choose_pinning
+from vaultcube.gpu.pinning import Method, Pinning, PinningFacts, choose_pinning
 from vaultcube.gpu.selection import NOBODY, GpuRequest, Held, choose
 from vaultcube.results.profile import Profile
 from vaultcube.results.schema import Gpu, Model
-from vaultcube.workloads import DeviceKind, Recorder, Workload
+from vaultcube.workloads import DeviceKind, Params, Recorder, Service, Workload
 
-MEMORY_UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+INSTANCE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 # The service of compose/recorder.yml, and its image.
 RECORDER_SERVICE, RECORDER_IMAGE = "recorder", "vaultcube/recorder:any"
-# Docker itself refuses a container with less; no machine has more.
-MEMORY_FLOOR, MEMORY_CEILING = 6 * 2**20, 2**50
+# The service of compose/proxy.yml, and its image.
+PROXY_SERVICE, PROXY_IMAGE = "proxy", "vaultcube/proxy:any"
 
 
 class Node(Model):
@@ -30,6 +31,32 @@ class Node(Model):
 
     name: str
     gpus: tuple[str, ...]
+
+
+class Server(Model):
+    """One replica of a service: its compose service, its GPUs by UUID, and their names to the engine's driver."""
+
+    service: str
+    command: tuple[str, ...]
+    gpus: tuple[str, ...] = ()
+    pins: tuple[str, ...] = ()
+
+
+class Address(Model):
+    """Where a service answers on this machine."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The address as a client on this machine says it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - any of its addresses
+        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+
+# `bench` ends by itself and is judged, `up` leaves a service running.
+Purpose = Literal["bench", "up"]
 
 
 class Request(Model):
@@ -45,6 +72,10 @@ class Request(Model):
         recorder: what records telemetry of the GPUs, or null for the workload's own.
         telemetry_hz: how many samples a second it takes.
         share: take GPUs that somebody holds.
+        purpose: what for.
+        name: of the instance that `up` starts, or null for the first that is free.
+        address: where it is to answer; null in a request of `bench`.
+        secrets: names of the secrets that are given to it, never their values.
     """
 
     gpus: GpuRequest
@@ -57,6 +88,10 @@ class Request(Model):
     recorder: Recorder | None = None
     telemetry_hz: float = Field(default=1.0, ge=0.1, le=10)
     share: bool = False
+    purpose: Purpose = "bench"
+    name: str | None = None
+    address: Address | None = None
+    secrets: tuple[str, ...] = ()
 
 
 class Plan(Model):
@@ -68,6 +103,13 @@ class Plan(Model):
         pinning_reason: why that one.
         pins: the GPUs' names to that driver, in the order of `gpus`.
         shared: a sentence for every GPU that somebody else holds too.
+        purpose: what the run is for.
+        instance: the name of the service that it leaves running.
+        servers: the replicas of a service; none for a job, and for the measurement of a running instance.
+        address: where the service answers on this machine, if it does.
+        cache: the volume that keeps models.
+        secrets: the names of the secrets that its containers are given.
+        target: the run id of the running instance that is measured.
     """
 
     schema_: Literal["vaultcube.plan/1"] = Field(default="vaultcube.plan/1", alias="schema")
@@ -99,13 +141,26 @@ class Plan(Model):
     pinning_reason: str = ""
     pins: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
+    purpose: Purpose = "bench"
+    instance: str = ""
+    servers: tuple[Server, ...] = ()
+    address: Address | None = None
+    cache: str = ""
+    secrets: tuple[str, ...] = ()
+    target: str = ""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     @property
     def images(self) -> tuple[str, ...]:
         """The images that the run needs."""
-        return (self.image, RECORDER_IMAGE) if self.recorder == "container" else (self.image,)
+        recorder = (RECORDER_IMAGE,) if self.recorder == "container" else ()
+        return (self.image, *((PROXY_IMAGE,) if self.proxied else ()), *recorder)
+
+    @property
+    def proxied(self) -> bool:
+        """Whether one address stands in front of several servers."""
+        return len(self.servers) > 1
 
     @property
     def indices(self) -> str:
@@ -130,6 +185,7 @@ def make_plan(
     held: Held = NOBODY,
     engine: PinningFacts | None = None,
     kernel_log: str | None = None,
+    taken: Collection[str] = (),
 ) -> Plan:
     """Decide everything about a run.
 
@@ -145,87 +201,159 @@ def make_plan(
         held: who holds which GPU.
         engine: what it offers for pinning; None makes a draft, good for being refused early and for runs on the CPU.
         kernel_log: where this machine's kernel log is, if anywhere.
+        taken: the names of the instances that are running.
 
     Raises:
         UsageError, BadParameterError, GpuSelectionError, GpuUnavailableError, GpuBusyError, MigError, PinningError,
-        FlavourError, ProfileError: as named.
+        FlavourError, ProfileError, InstanceNameError: as named.
     """
+    request = _counted(workload, request, inventory)
     gpus = () if request.flavour == Flavour.CPU and request.gpus.kind == "auto" else _gpus(request, inventory, held)
     flavour, reason = choose_flavour(request.flavour, gpus)
     device: DeviceKind = "cuda" if gpus else "cpu"
-    params = workload.resolve(request.preset, request.given, device)
+    params = _params(workload, request, device, len(gpus) if gpus else None)
     workload.targets(profile)
     if gpus and request.ranks is not None:
         raise UsageError(
             "--ranks is for runs on the CPU: on GPUs there is one rank a GPU",
             next_step="Choose the number of GPUs with --gpus, or add --gpus none.",
         )
-    world_size = len(gpus) or request.ranks or cpu_ranks
     pinning = choose_pinning(engine, gpus) if gpus and engine else None
-    # The cu124 image runs on the CPU as it is: there is no third one to build and keep.
-    tag = Flavour.CU124 if flavour is Flavour.CPU else flavour
-    recorder: Recorder = (request.recorder or workload.recorder) if gpus else "off"
-    files = (f"{workload.name}.yml",) + (() if gpus else (f"{workload.name}.cpu.yml",))
-    files += (f"{RECORDER_SERVICE}.yml",) if recorder == "container" else ()
+    servers = _servers(workload, params, device, gpus, pinning)
+    world_size = len(gpus) or len(servers) or request.ranks or cpu_ranks
+    up = request.purpose == "up"
+    recorder: Recorder = (request.recorder or workload.recorder) if gpus and not up else "off"
+    client = workload.client if isinstance(workload, Service) and not up else ""
+    limit = workload.ready_s if isinstance(workload, Service) and up else None
     return Plan(
         run_id=run_id,
         created=created,
         workload=workload.name,
-        service=workload.service,
+        service=client or workload.service,
         device=device,
         world_size=world_size,
         flavour=flavour,
         flavour_reason=reason,
-        image=f"vaultcube/{workload.image}:{tag}",
+        image=f"vaultcube/{workload.image}:{_tag(workload, flavour, device)}",
         nodes=(Node(name="localhost", gpus=tuple(gpu.uuid for gpu in gpus)),),
         gpus=gpus,
         driver=inventory.driver,
         simulated=inventory.simulated and bool(gpus),
         params=params.model_dump(),
         profile=profile,
-        command=tuple(workload.command(params, world_size=world_size, device=device)),
+        command=() if up else tuple(workload.command(params, world_size=world_size, device=device)),
         data_folders=workload.data_folders(params),
-        compose_files=files,
+        compose_files=compose_files(workload, device, client=bool(client), proxy=len(servers) > 1, recorder=recorder),
         user=user,
         memory_bytes=request.memory_bytes,
         recorder=recorder,
         telemetry_hz=request.telemetry_hz,
         kernel_log=kernel_log if recorder == "container" else None,
-        timeout_s=request.timeout_s or workload.timeout_s(params, world_size=world_size, device=device),
+        timeout_s=request.timeout_s or limit or workload.timeout_s(params, world_size=world_size, device=device),
         pinning=pinning.method if pinning else None,
         pinning_reason=pinning.reason if pinning else "",
         pins=pinning.devices if pinning else (),
         shared=tuple(
             f"GPU {gpu.index} was shared with {holder.said}" for gpu in gpus for holder in held.get(gpu.uuid, ())
         ),
+        purpose=request.purpose,
+        instance=instance_name(request.name, workload.name, taken) if up else "",
+        servers=servers,
+        address=request.address if up else None,
+        cache=f"vaultcube-models-{user.partition(':')[0]}" if servers else "",
+        secrets=request.secrets if servers else (),
     )
+
+
+def instance_name(asked: str | None, workload: str, taken: Collection[str]) -> str:
+    """Return the name of a new instance: the one asked for, else the workload's, with a number if that is taken.
+
+    Raises:
+        InstanceNameError: the one asked for is taken, or is no name.
+    """
+    if asked is None:
+        numbered = (workload if number == 1 else f"{workload}-{number}" for number in count(1))
+        return next(name for name in numbered if name not in taken)
+    if not INSTANCE_NAME.fullmatch(asked):
+        raise InstanceNameError(
+            f"{asked!r} is no name for an instance",
+            next_step="Use up to 40 small letters, digits, - and _, beginning with a letter.",
+        )
+    if asked in taken:
+        raise InstanceNameError(f"an instance named {asked} is running")
+    return asked
+
+
+def _counted(workload: Workload, request: Request, inventory: Inventory) -> Request:
+    """Return the request with a number of GPUs where nobody said which: a service takes what its layout needs."""
+    if not isinstance(workload, Service) or request.gpus.kind != "auto" or not inventory.gpus:
+        return request
+    if request.flavour == Flavour.CPU:
+        return request
+    needed = workload.layout(_params(workload, request, "cuda", None)).gpus
+    return request.model_copy(update={"gpus": GpuRequest("count", count=needed)})
+
+
+def _params(workload: Workload, request: Request, device: DeviceKind, gpus: int | None) -> Params:
+    if not isinstance(workload, Service):
+        return workload.resolve(request.preset, request.given, device)
+    up = request.purpose == "up"
+    given = workload.resolve_serving(request.given) if up else workload.resolve(request.preset, request.given, device)
+    settled: Params = workload.settle(given, device, gpus)
+    return settled
+
+
+def _servers(
+    workload: Workload, params: Params, device: DeviceKind, gpus: Sequence[Gpu], pinning: Pinning | None
+) -> tuple[Server, ...]:
+    """Return the replicas of a service, each with the next GPUs."""
+    if not isinstance(workload, Service):
+        return ()
+    layout = workload.layout(params)
+    found = []
+    for replica in range(layout.replicas):
+        mine = slice(replica * layout.gpus_per_replica, (replica + 1) * layout.gpus_per_replica)
+        found.append(
+            Server(
+                service=workload.service + (f"-{replica}" if replica else ""),
+                command=tuple(workload.serve_command(params, replica=replica, device=device)),
+                gpus=tuple(gpu.uuid for gpu in gpus[mine]),
+                pins=pinning.devices[mine] if pinning else (),
+            )
+        )
+    return tuple(found)
+
+
+def _tag(workload: Workload, flavour: Flavour, device: DeviceKind) -> str:
+    """Return the image's tag. Most images run on the CPU as they are: there is no third one to build and keep.
+
+    Raises:
+        FlavourError: the flavour needs a GPU, and none is used.
+    """
+    if flavour is Flavour.CPU:
+        return workload.cpu_flavour
+    if device == "cpu" and workload.cpu_flavour == Flavour.CPU:
+        raise FlavourError(
+            f"the {flavour} image of {workload.name} needs a GPU, and none is used",
+            next_step="Leave --flavour at auto, or use --flavour cpu.",
+        )
+    return str(flavour)
+
+
+def compose_files(
+    workload: Workload, device: DeviceKind, *, client: bool, proxy: bool, recorder: Recorder
+) -> tuple[str, ...]:
+    """Return the compose files of a run, each on top of those before it."""
+    name = workload.name
+    wanted = (
+        (f"{name}.yml", True),
+        (f"{name}.cpu.yml", device == "cpu"),
+        (f"{name}.bench.yml", client),
+        (f"{PROXY_SERVICE}.yml", proxy),
+        (f"{RECORDER_SERVICE}.yml", recorder == "container"),
+    )
+    return tuple(file for file, used in wanted if used)
 
 
 def _gpus(request: Request, inventory: Inventory, held: Held) -> tuple[Gpu, ...]:
     return choose(request.gpus, inventory.gpus, inventory.reason, held=held, links=inventory.links, share=request.share)
-
-
-def parse_memory(text: str) -> int:
-    """Read a size in Docker's way (`512m`, `8g`) and return bytes.
-
-    Raises:
-        UsageError: it is none, or not one that a container can have.
-    """
-    found = re.fullmatch(r"([0-9]{1,16})([bkmgt]?)b?", text.strip().lower())
-    size = int(found[1]) * MEMORY_UNITS[found[2]] if found else 0
-    if not MEMORY_FLOOR <= size <= MEMORY_CEILING:
-        raise UsageError(f"--memory {text!r} is no size from 6m to 1024t", next_step="Write it as 512m or 8g.")
-    return size
-
-
-def parse_duration(text: str) -> float:
-    """Read a duration (`90`, `90s`, `30m`, `24h`, `1.5d`) and return seconds, more than 0 and at most 366 days.
-
-    Raises:
-        UsageError: it is none.
-    """
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text.strip().lower())
-    seconds = float(found[1]) * DURATION_UNITS[found[2] or "s"] if found else 0.0
-    if not 0 < seconds <= 366 * DURATION_UNITS["d"]:
-        raise UsageError(f"{text!r} is no duration", next_step="Write it as 90s, 30m or 24h.")
-    return seconds

@@ -6,7 +6,7 @@ from vaultcube.errors import VaultCubeError
 from vaultcube.results.lock import keeper
 from vaultcube.results.schema import Model
 from vaultcube.results.store import RunDirectory
-from vaultcube.stack.lifecycle import read_plan
+from vaultcube.stack.ending import read_plan
 
 
 class Summary(Model):

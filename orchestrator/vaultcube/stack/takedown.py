@@ -9,12 +9,15 @@ from pathlib import Path
 
 from vaultcube.errors import RunActiveError, VaultCubeError
 from vaultcube.results.lock import keeper, locked
+from vaultcube.results.schema import Result
 from vaultcube.results.store import PLAN, RESULT, RunDirectory
 from vaultcube.stack.docker import Docker
+from vaultcube.stack.ending import SERVER_GRACE_S, finish_orphan, read_plan
 from vaultcube.stack.instances import Instance
-from vaultcube.stack.lifecycle import STOP_GRACE_S, finish_orphan
+from vaultcube.stack.secrets import forget_secrets
+from vaultcube.stack.service import finish_service
 
-KEEPER_PATIENCE_S = STOP_GRACE_S + 20.0
+KEEPER_PATIENCE_S = SERVER_GRACE_S + 20.0
 POLL_S = 0.1
 
 
@@ -34,13 +37,14 @@ def take_down(instance: Instance, docker: Docker) -> str:
     if directory is not None and (directory.path / PLAN).is_file() and not (directory.path / RESULT).exists():
         with locked(directory.path):
             try:
-                result = finish_orphan(directory, docker)
+                result = finish(directory, docker)
             except VaultCubeError:
-                docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
+                docker.remove_project(instance.run, grace_s=SERVER_GRACE_S)
                 raise
-        return f"{instance.run}: cleared; {result.run.status}, what it had measured is in {directory.path}"
-    docker.remove_project(instance.run, grace_s=STOP_GRACE_S)
-    return f"{instance.run}: cleared"
+        return f"{instance.called}: {'stopped' if instance.name else 'cleared'}; {result.run.status}, what it had measured is in {directory.path}"
+    docker.remove_project(instance.run, grace_s=SERVER_GRACE_S)
+    forget_secrets(instance.run)
+    return f"{instance.called}: cleared"
 
 
 def settle(directory: RunDirectory, docker: Docker) -> str:
@@ -58,8 +62,18 @@ def settle(directory: RunDirectory, docker: Docker) -> str:
     if keeper(directory.path) is not None:
         raise RunActiveError(f"{directory.id} is just starting or ending")
     with locked(directory.path):
-        result = finish_orphan(directory, docker)
+        result = finish(directory, docker)
     return f"{directory.id}: {result.run.status}; what it had measured is in {directory.path}"
+
+
+def finish(directory: RunDirectory, docker: Docker) -> Result:
+    """Clear a run that nobody looks after and judge it: a service that was left running, or an orphan.
+
+    Raises:
+        VaultCubeError: the engine does not answer, or the plan cannot be read.
+    """
+    plan = read_plan(directory)
+    return finish_service(plan, directory, docker) if plan.purpose == "up" else finish_orphan(directory, docker)
 
 
 def _ask_keeper(pid: int, directory: RunDirectory | None) -> bool:

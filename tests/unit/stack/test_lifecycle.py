@@ -196,7 +196,7 @@ def test_a_run_that_stands_still_is_timed_out(bench: Bench) -> None:
 
 def test_an_engine_that_goes_away_for_good_leaves_a_result(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # Ten seconds of hope are for engines that restart.
-    monkeypatch.setattr("vaultcube.stack.lifecycle.ENGINE_RETURN_S", 0.2)
+    monkeypatch.setattr("vaultcube.stack.ending.ENGINE_RETURN_S", 0.2)
     lost: dict[str, Any] = {"stdout": "", "stderr": DEAD, "status": 1}
     bench.engine("truncated", wait=lost, inspect=lost, version=lost)
     found = bench.run()

@@ -25,7 +25,8 @@ from vaultcube.gpu.pinning import PinningFacts
 from vaultcube.gpu.readings import Link
 from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.profile import Profile
-from vaultcube.stack.plan import MEMORY_FLOOR, Plan, Request, make_plan, parse_duration, parse_memory
+from vaultcube.stack.plan import Plan, Request, make_plan
+from vaultcube.stack.quantities import MEMORY_FLOOR, parse_duration, parse_memory
 
 FOO = Holder("container", "foo", "", None, "container foo")
 
