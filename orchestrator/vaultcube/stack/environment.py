@@ -13,15 +13,14 @@ from vaultcube.results.schema import Provenance
 from vaultcube.results.store import run_id
 from vaultcube.stack.assets import checkout
 from vaultcube.stack.docker import EngineInfo
+from vaultcube.stack.plan import IMAGE_USER
 from vaultcube.stack.process import CommandTimeoutError, run
 
-# The images' own user; containers run as it when root calls, because nothing in them needs root.
-IMAGE_USER = 10001
 DEFAULT_RANKS = 2
 
 
 def container_user() -> tuple[int, int]:
-    """Return uid and gid for containers: the caller's, or the images' own when root calls."""
+    """Return uid and gid for containers: the caller's, or the images' own when root calls: nothing in them needs root."""
     return (os.getuid(), os.getgid()) if os.getuid() else (IMAGE_USER, IMAGE_USER)
 
 

@@ -19,6 +19,8 @@ from vaultcube.results.profile import Profile
 from vaultcube.results.schema import Gpu, Model
 from vaultcube.workloads import DeviceKind, Params, Recorder, Service, Workload
 
+# The images' own user.
+IMAGE_USER = 10001
 INSTANCE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 # The service of compose/recorder.yml, and its image.
 RECORDER_SERVICE, RECORDER_IMAGE = "recorder", "vaultcube/recorder:any"
@@ -260,7 +262,7 @@ def make_plan(
         instance=instance_name(request.name, workload.name, taken) if up else "",
         servers=servers,
         address=request.address if up else None,
-        cache=f"vaultcube-models-{user.partition(':')[0]}" if servers else "",
+        cache=cache_volume(user) if servers else "",
         secrets=request.secrets if servers else (),
     )
 
@@ -282,6 +284,16 @@ def instance_name(asked: str | None, workload: str, taken: Collection[str]) -> s
     if asked in taken:
         raise InstanceNameError(f"an instance named {asked} is running")
     return asked
+
+
+def cache_volume(user: str) -> str:
+    """Return the name of the volume that keeps models for a `uid:gid`.
+
+    One a user: what one downloads, another could not add to, and must not have to trust. The images' own user shares it
+    with the compose files as they are.
+    """
+    uid = user.partition(":")[0]
+    return "vaultcube-models" if uid == str(IMAGE_USER) else f"vaultcube-models-{uid}"
 
 
 def _counted(workload: Workload, request: Request, inventory: Inventory) -> Request:

@@ -46,6 +46,7 @@ class Workload(ABC):
         image: the folder in images/ it runs in.
         service: the compose service that does the work.
         recorder: what records its telemetry, unless somebody says otherwise: a container for runs of hours.
+        cpu_flavour: the flavour of its image that runs on the CPU; `cpu` when that is an image of its own.
         presets: named parameter sets; "acceptance" is used on GPUs and "smoke" on the CPU unless one is named.
     """
 
@@ -54,6 +55,7 @@ class Workload(ABC):
     image: ClassVar[str]
     service: ClassVar[str]
     recorder: ClassVar[Recorder] = "process"
+    cpu_flavour: ClassVar[str] = "cu124"
     params_type: ClassVar[type[Params]]
     targets_type: ClassVar[type[Targets]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -141,11 +143,13 @@ class Service(Workload):
         port: where the server answers inside its container.
         client: the compose service that measures it.
         serve_type: the parameters of the server; those of `params_type` begin with them.
+        ready_s: after how many seconds a server that does not answer is certainly stuck.
     """
 
     port: ClassVar[int]
     client: ClassVar[str]
     serve_type: ClassVar[type[Params]]
+    ready_s: ClassVar[float] = 7200
 
     @abstractmethod
     def settle(self, params: Any, device: DeviceKind, gpus: int | None) -> Any:

@@ -81,6 +81,7 @@ class Vllm(Service):
     image = "vllm"
     service = "vllm"
     client = "client"
+    cpu_flavour = "cpu"
     port = 8000
     serve_type = ServeParams
     params_type = VllmParams

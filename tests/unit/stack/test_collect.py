@@ -14,7 +14,7 @@ from vaultcube.gpu.leases import Holder
 from vaultcube.results.schema import Provenance, Result, Status, Verdict
 from vaultcube.results.store import PLAN, RunDirectory, RunStore
 from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
-from vaultcube.stack.lifecycle import read_plan
+from vaultcube.stack.ending import read_plan
 from vaultcube.stack.outcome import Outcome
 from vaultcube.stack.plan import Plan
 
