@@ -134,7 +134,7 @@ def pick(found: list[Instance], name: str | None) -> Instance:
         NotFoundError: there is none.
         UsageError: more than one fits.
     """
-    fitting = [one for one in found if name is None or name in {one.run, one.name}] or [
+    fitting = [one for one in found if name is None or (name and name in {one.run, one.name})] or [
         one for one in found if name and one.run.startswith(name)
     ]
     if len(fitting) == 1:

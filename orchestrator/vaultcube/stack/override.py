@@ -113,7 +113,8 @@ def _common(plan: Plan, run_dir: Path) -> dict[str, Any]:
 def _server(plan: Plan, server: Server, run_dir: Path, copied: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one replica. The first is the raw file's service; the others are copies of it."""
     first = server is plan.servers[0]
-    base = {} if first else {key: value for key, value in (copied or {}).items() if key not in REPLACED}
+    copied = {} if first or copied is None else copied
+    base = {key: value for key, value in copied.items() if key not in REPLACED}
     resources: dict[str, Any] = {}
     if plan.memory_bytes is not None:
         resources["limits"] = {"memory": str(plan.memory_bytes)}
@@ -125,7 +126,7 @@ def _server(plan: Plan, server: Server, run_dir: Path, copied: Mapping[str, Any]
         "command": Tagged("!override", list(server.command)),
         "ports": _ports(None if plan.proxied else plan.address),
     }
-    limits = {**(base.get("deploy") or {}).get("resources", {}).get("limits", {}), **resources.get("limits", {})}
+    limits = {**copied.get("deploy", {}).get("resources", {}).get("limits", {}), **resources.get("limits", {})}
     if limits:
         resources["limits"] = limits
     if resources:

@@ -12,7 +12,7 @@ from vaultcube.results.lock import keeper, locked
 from vaultcube.results.schema import Result
 from vaultcube.results.store import PLAN, RESULT, RunDirectory
 from vaultcube.stack.docker import Docker
-from vaultcube.stack.ending import SERVER_GRACE_S, finish_orphan, read_plan
+from vaultcube.stack.ending import SERVER_GRACE_S, STOP_GRACE_S, finish_orphan, read_plan
 from vaultcube.stack.instances import Instance
 from vaultcube.stack.secrets import forget_secrets
 from vaultcube.stack.service import finish_service
@@ -39,10 +39,10 @@ def take_down(instance: Instance, docker: Docker) -> str:
             try:
                 result = finish(directory, docker)
             except VaultCubeError:
-                docker.remove_project(instance.run, grace_s=SERVER_GRACE_S)
+                docker.remove_project(instance.run, grace_s=SERVER_GRACE_S if instance.name else STOP_GRACE_S)
                 raise
         return f"{instance.called}: {'stopped' if instance.name else 'cleared'}; {result.run.status}, what it had measured is in {directory.path}"
-    docker.remove_project(instance.run, grace_s=SERVER_GRACE_S)
+    docker.remove_project(instance.run, grace_s=SERVER_GRACE_S if instance.name else STOP_GRACE_S)
     forget_secrets(instance.run)
     return f"{instance.called}: cleared"
 

@@ -64,8 +64,8 @@ def test_what_is_running_and_who_looks_after_it(
         rows = [line.split() for line in capsys.readouterr().out.splitlines()]
         dispatch(["ps", "--json"])
         document = json.loads(capsys.readouterr().out)
-    assert rows[0][:4] == ["RUN", "WORKLOAD", "STATE", "GPUS"]
-    assert rows[1] == [RUN_ID, "ddp", "running", "-", "pid", str(os.getpid()), str(directory.path)]
+    assert rows[0][:5] == ["NAME", "WORKLOAD", "STATE", "GPUS", "ADDRESS"]
+    assert rows[1] == [RUN_ID, "ddp", "running", "-", "-", "pid", str(os.getpid()), str(directory.path)]
     assert rows[2][:3] == [OTHER, "ddp", "exited"]
     assert "vaultcube" in rows[2]
     assert rows[3][0] == "ddp-net"

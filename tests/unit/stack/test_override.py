@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.unit.composefile import read
 from tests.unit.support import RUN_ID, box, plan
 
 from vaultcube.gpu.pinning import PinningFacts
@@ -14,37 +14,6 @@ from vaultcube.stack.override import OVERRIDE, Tagged, compose_args, make_overri
 from vaultcube.stack.plan import Plan
 
 RUN = Path("/data/runs") / RUN_ID
-
-
-class ComposeLoader(yaml.SafeLoader):
-    """Reads compose's own tags as pairs."""
-
-
-def _tagged(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[str, Any]:
-    if isinstance(node, yaml.SequenceNode):
-        return node.tag, loader.construct_sequence(node, deep=True)
-    assert isinstance(node, yaml.ScalarNode)
-    return node.tag, None
-
-
-for tag in ("!override", "!reset"):
-    ComposeLoader.add_constructor(tag, _tagged)
-
-
-def read(text: str) -> Any:
-    """Return the override as compose sees it: YAML first, then `$$` is a `$`."""
-
-    def undone(value: Any) -> Any:
-        if isinstance(value, str):
-            assert "$" not in value.replace("$$", ""), "compose would put a variable in"
-            return value.replace("$$", "$")
-        if isinstance(value, dict):
-            return {key: undone(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(undone(item) for item in value)
-        return value
-
-    return undone(yaml.load(text, ComposeLoader))  # noqa: S506 - a SafeLoader
 
 
 def test_the_override_of_a_run_on_gpus() -> None:
