@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from vaultcube.results.schema import Gpu, Model
+from vaultcube.results.store import SERVICE, RunDirectory
 
 
 class ServiceRecord(Model):
@@ -51,3 +53,10 @@ class ServiceRecord(Model):
     def to_json(self) -> str:
         """Return the document as indented JSON with a newline at its end."""
         return self.model_dump_json(indent=2, by_alias=True) + "\n"
+
+
+def read_record(directory: RunDirectory) -> ServiceRecord | None:
+    """Return what a run's directory says of the service that it left running, or None."""
+    with suppress(OSError, ValidationError):
+        return ServiceRecord.model_validate_json((directory.path / SERVICE).read_bytes())
+    return None

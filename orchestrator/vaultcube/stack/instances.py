@@ -13,11 +13,10 @@ from vaultcube.gpu.leases import leased
 from vaultcube.gpu.nvml import Nvml
 from vaultcube.gpu.readings import NvmlError
 from vaultcube.results.lock import keeper
-from vaultcube.results.service import ServiceRecord
+from vaultcube.results.service import ServiceRecord, read_record
 from vaultcube.results.store import RunDirectory
 from vaultcube.stack.docker import Container, Docker
 from vaultcube.stack.leases import live_containers
-from vaultcube.stack.service import read_record
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,6 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-
-from pydantic import ValidationError
 
 from vaultcube.errors import (
     InterruptedRunError,
@@ -19,7 +16,7 @@ from vaultcube.errors import (
 )
 from vaultcube.results.events import AnyEvent, ModelEvent, ServerReady, Stage
 from vaultcube.results.schema import Result, Status
-from vaultcube.results.service import ServiceRecord
+from vaultcube.results.service import ServiceRecord, read_record
 from vaultcube.results.store import SERVICE, RunDirectory
 from vaultcube.stack.collect import read_events
 from vaultcube.stack.docker import Docker, EngineInfo
@@ -157,13 +154,6 @@ def example(url: str, model: str, *, generates: bool, key: bool) -> str:
     header = ' -H "Authorization: Bearer $VLLM_API_KEY"' if key else ""
     path = "completions" if generates else "embeddings"
     return f"curl {url}/v1/{path} -H 'Content-Type: application/json'{header} -d {shlex.quote(json.dumps(body))}"
-
-
-def read_record(directory: RunDirectory) -> ServiceRecord | None:
-    """Return what a run's directory says of the service that it left running, or None."""
-    with suppress(OSError, ValidationError):
-        return ServiceRecord.model_validate_json((directory.path / SERVICE).read_bytes())
-    return None
 
 
 def finish_service(plan: Plan, directory: RunDirectory, docker: Docker) -> Result:
