@@ -14,6 +14,7 @@ from vaultcube.results.doctor import DoctorReport
 from vaultcube.results.events import Known
 from vaultcube.results.gpus import GpusDocument, MonitorDocument
 from vaultcube.results.schema import Model, Result
+from vaultcube.results.service import ServiceRecord
 
 ERRORS_HEAD = """\
 # Errors
@@ -38,6 +39,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "doctor": DoctorReport,
         "gpus": GpusDocument,
         "monitor": MonitorDocument,
+        "service": ServiceRecord,
     }
     return {
         **{
