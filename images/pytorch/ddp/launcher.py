@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import processes, results
+from common import memory, processes, results
 from common.arguments import results_of
 from common.events import LAUNCHER, EventError, EventWriter, read_new
 from common.outcome import CANNOT_RUN_HERE, DONE, Problem, bad_parameter, events_unwritable, say
@@ -106,7 +106,7 @@ class Run:
         Raises:
             Problem: a rank failed, hung or was lost, or the run was interrupted.
         """
-        kills_before = machine.oom_kills()
+        kills_before = memory.oom_kills()
         agent = processes.start("ddp.agent", environment(self._params) | {JOB: self._job.to_json()})
         try:
             self._watch(agent, signals)
@@ -118,7 +118,7 @@ class Run:
             ranks=self._params.ranks,
             agent_code=agent.returncode,
             report=self._read_report(),
-            oom_killed=machine.oom_kills() > kills_before,
+            oom_killed=memory.oom_kills() > kills_before,
         )
         if problem:
             # What a signal broke off is not a failure of its own.

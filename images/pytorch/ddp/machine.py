@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
 
 from common.outcome import CANNOT_RUN_HERE, Problem
 
 _CUDA_ERROR_NO_DEVICE = 100
 _CPU_RANKS = 2
-_OOM_COUNTERS = (
-    "/sys/fs/cgroup/memory.events",
-    "/sys/fs/cgroup/memory/memory.oom_control",
-)
 
 
 def gpu_count() -> int:
@@ -49,17 +44,3 @@ def cores() -> int:
 def cpu_ranks() -> int:
     """Return the ranks that `auto` means on the CPU: two prove communication, more prove nothing."""
     return min(_CPU_RANKS, cores())
-
-
-def oom_kills() -> int:
-    """Return how many processes the kernel has killed in this container for want of memory, 0 when it does not say."""
-    for path in _OOM_COUNTERS:
-        try:
-            text = Path(path).read_text(encoding="ascii")
-        except OSError:
-            continue
-        for line in text.splitlines():
-            name, _, value = line.partition(" ")
-            if name == "oom_kill":
-                return int(value)
-    return 0

@@ -18,9 +18,9 @@ def _same_umask() -> object:
     os.umask(before)
 
 
-def refused(*args: object, **options: object) -> str:
+def refused(folder: Path) -> str:
     with pytest.raises(Problem) as caught:
-        results.prepare(*args, "ddp", **options)  # type: ignore[arg-type]
+        results.prepare(folder, "ddp", stamp=False)
     assert caught.value.exit_code == 64
     return caught.value.message
 
@@ -42,7 +42,7 @@ def test_the_owner_s_group_may_clear_a_stamped_run(tmp_path: Path) -> None:
 
 def test_runs_never_mix(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text("{}\n")
-    assert "already holds a run" in refused(tmp_path, stamp=False)
+    assert "already holds a run" in refused(tmp_path)
 
 
 def test_an_empty_events_file_may_wait_there(tmp_path: Path) -> None:
@@ -52,13 +52,13 @@ def test_an_empty_events_file_may_wait_there(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").touch()
-    assert "cannot make" in refused(tmp_path / "results", stamp=False)
+    assert "cannot make" in refused(tmp_path / "results")
 
 
 def test_an_unwritable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Root may write anywhere: the answer of the system is what is tested against.
     monkeypatch.setattr("os.access", lambda _path, _mode: False)
-    assert "not writable" in refused(tmp_path, stamp=False)
+    assert "not writable" in refused(tmp_path)
 
 
 def test_programs_of_one_run_may_share_the_file(tmp_path: Path) -> None:

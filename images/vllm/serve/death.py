@@ -1,0 +1,192 @@
+"""Why a server died, from the last lines it logged. Pure.
+
+The sentences are vLLM's, PyTorch's, transformers' and argparse's own; each is tested on text that was really printed,
+or stands so in the sources of the version that is named.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from typing import TYPE_CHECKING, NamedTuple
+
+from common.outcome import BAD_PARAMETERS, CANNOT_RUN_HERE, FAILED, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHOWN_LINES = 15
+_LONGEST_LINE = 300
+
+
+class Cause(NamedTuple):
+    """A sentence that names the cause, and what is said of it. `message` may be {line}, the sentence itself."""
+
+    pattern: re.Pattern[str]
+    code: str
+    exit_code: int
+    message: str
+    next_step: str
+
+
+def _cause(pattern: str, code: str, exit_code: int, message: str, next_step: str) -> Cause:
+    return Cause(re.compile(pattern), code, exit_code, message, next_step)
+
+
+_SHORTER = "use a shorter context (--max-model-len), more GPUs (--tensor-parallel) or a smaller model"
+_AGAIN = "download the model again"
+
+CAUSES = (
+    _cause(
+        r"unrecognized arguments:|invalid choice:|error: argument |expected (?:one|at least one) argument",
+        "bad-parameter",
+        BAD_PARAMETERS,
+        "vLLM does not take this flag: {line}",
+        "see the flags of this version: vllm serve --help",
+    ),
+    _cause(
+        r"no kernel image is available|is not compatible with the current PyTorch installation",
+        "flavour-unsupported",
+        CANNOT_RUN_HERE,
+        "this image carries no kernels for this GPU",
+        "use the flavour made for it: cu128 from compute capability 10.0 on, cu124 below",
+    ),
+    _cause(
+        r"HeaderTooLarge|HeaderTooSmall|MetadataIncompleteBuffer|InvalidHeader|incomplete metadata|SafetensorError",
+        "model-unreadable",
+        CANNOT_RUN_HERE,
+        "the weights are damaged: {line}",
+        _AGAIN,
+    ),
+    _cause(
+        r"larger than the maximum number of tokens that can be stored in KV cache"
+        r"|No available memory for the cache blocks|larger than the available KV cache memory",
+        "gpu-memory",
+        FAILED,
+        "{line}",
+        _SHORTER,
+    ),
+    _cause(
+        r"Free memory on device .* is less than desired GPU memory utilization",
+        "gpu-memory",
+        FAILED,
+        "{line}",
+        "free the GPU, or let vLLM use less of it: -- --gpu-memory-utilization 0.5",
+    ),
+    _cause(
+        r"CUDA out of memory|CUDA error: out of memory|CUDNN_STATUS_ALLOC_FAILED|OutOfMemoryError",
+        "gpu-memory",
+        FAILED,
+        "{line}",
+        _SHORTER,
+    ),
+    _cause(
+        r"does not recognize this architecture|Model architectures \[.*\] (?:are not supported|failed to be inspected)"
+        r"|has no attribute '?all_special_tokens_extended|Unrecognized (?:model|configuration class)"
+        r"|has no vLLM implementation|Tokenizer class \S+ does not exist",
+        "model-unsupported",
+        CANNOT_RUN_HERE,
+        "this vLLM does not know the model: {line}",
+        "use a model that vLLM's list of supported models names for this version",
+    ),
+    _cause(
+        r"User-specified max_model_len .* is greater than the derived max_model_len",
+        "bad-parameter",
+        BAD_PARAMETERS,
+        "{line}",
+        "give a --max-model-len that the model was made for",
+    ),
+    _cause(
+        r"must be divisible by tensor parallel size|is not divisible by (?:tensor|pipeline)",
+        "bad-parameter",
+        BAD_PARAMETERS,
+        "{line}",
+        "choose another --tensor-parallel",
+    ),
+    _cause(
+        r"[Aa]ddress already in use",
+        "port-taken",
+        CANNOT_RUN_HERE,
+        "the port in the container is taken: {line}",
+        "choose another --port",
+    ),
+    _cause(
+        r"No space left on device",
+        "disk-too-small",
+        CANNOT_RUN_HERE,
+        "{line}",
+        "free space: the model cache is a volume (docker system df -v shows its size)",
+    ),
+    _cause(
+        r"Cannot allocate memory|DefaultCPUAllocator: can't allocate memory|std::bad_alloc|^MemoryError",
+        "container-out-of-memory",
+        FAILED,
+        "the host's memory ran out: {line}",
+        "raise the container's memory limit, or use a smaller model",
+    ),
+)
+
+# "(EngineCore_0 pid=123) ERROR 11-25 04:19:23 [core.py:133] text" of 0.10 on, "ERROR 05-01 12:00:00 [core.py:396] text" before.
+_PREFIX = re.compile(
+    r"^(?:\([\w. +-]+ pid=\d+\)\s?)?(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\]\s?)?"
+)
+# Frames of a traceback, the code below them, and marks under that.
+_FRAME = re.compile(r'^\s*File ".*", line \d+, in |^\s*Traceback \(most recent call last\)|^\s*[\^~]+\s*$|^\s{4}')
+_EMPTY_WORDS = ("During handling of the above exception", "The above exception was the direct cause", "nanobind:")
+_EXCEPTION = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b")
+_VAGUE = re.compile(
+    r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError|See root cause"
+)
+
+
+def bare(line: str) -> str:
+    """Return a line of the log without vLLM's prefix."""
+    return _PREFIX.sub("", line, count=1)
+
+
+def telling(lines: Sequence[str], most: int = SHOWN_LINES) -> list[str]:
+    """Return the last `most` lines that say something: no frames of tracebacks, no progress, nothing twice."""
+    found: list[str] = []
+    for line in lines:
+        match = _PREFIX.match(line)
+        text = bare(line).rstrip()
+        if match and match["level"] in {"INFO", "DEBUG"}:
+            continue
+        if not text.strip() or _FRAME.match(text) or any(word in text for word in _EMPTY_WORDS):
+            continue
+        text = text.strip()[:_LONGEST_LINE]
+        if text not in found:
+            found.append(text)
+    return found[-most:]
+
+
+def explain(lines: Sequence[str], code: int, *, ready: bool, oom_killed: bool = False) -> Problem:
+    """Return the problem of a server that ended by itself.
+
+    Args:
+        lines: the last ones it logged, secrets struck out.
+        code: its exit code, negative for a signal.
+        ready: it had answered before.
+        oom_killed: the kernel has killed a process of the container for want of memory.
+    """
+    said = telling(lines)
+    if oom_killed or code == -signal.SIGKILL:
+        how = "a process was killed" if oom_killed else "it was killed by SIGKILL, which is mostly the kernel's doing"
+        next_step = "raise the container's memory limit (--memory), or use a smaller model"
+        return Problem("container-out-of-memory", f"the server ran out of host memory: {how}", next_step)
+    # The root comes first, what it took along after it.
+    for cause in CAUSES:
+        for text in telling(lines, len(lines)):
+            if cause.pattern.search(text):
+                return Problem(cause.code, cause.message.format(line=text), cause.next_step, cause.exit_code)
+    when = "while it was used" if ready else "while it loaded"
+    how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    reason = root(said)
+    message = f"the server ended {when} ({how})" + (f": {reason}" if reason else "")
+    return Problem("server-died", message, "read its last lines above")
+
+
+def root(said: Sequence[str]) -> str:
+    """Return the line that names the exception everything began with; "" when there is none."""
+    exceptions = [line for line in said if _EXCEPTION.match(line) and not _VAGUE.search(line)]
+    return exceptions[0] if exceptions else said[-1] if said else ""
