@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from vaultcube.gpu.clockevents import THROTTLE_MASK, names
 from vaultcube.gpu.xid import classify
 from vaultcube.results.intervals import Interval
-from vaultcube.results.judge import Measurement
-from vaultcube.results.schema import Gpu, Metric
+from vaultcube.results.judge import CheckSpec, Measurement
+from vaultcube.results.schema import Gpu, Metric, Target
 
 if TYPE_CHECKING:
     from vaultcube.gpu.telemetry import Summary, Telemetry
@@ -31,8 +31,24 @@ NAMES = (
     "gpus_lost",
     "xids_hardware",
     "pcie_link_ratio",
-    "energy_per_sample_joules",
+    "gpu_memory_used_max_ratio",
 )
+
+
+def hardware_checks() -> list[CheckSpec]:
+    """Return what every workload on GPUs is held to: full PCIe links, no GPU lost, no Xid that speaks of the machine."""
+    return [
+        CheckSpec(
+            name="pcie_link",
+            metric="pcie_link_ratio",
+            target=Target(op=">=", value=1, unit="ratio"),
+            needs_gpu=True,
+        ),
+        CheckSpec(name="no_gpu_lost", metric="gpus_lost", target=Target(op="==", value=0, unit="GPUs"), needs_gpu=True),
+        CheckSpec(
+            name="no_xid", metric="xids_hardware", target=Target(op="==", value=0, unit="events"), needs_gpu=True
+        ),
+    ]
 
 
 def observe(
@@ -55,20 +71,28 @@ def observe(
         why_none: the reason for what is missing when there is no telemetry.
     """
     if not gpus or telemetry is None:
-        return Measurement(missing=dict.fromkeys(NAMES, why_none if gpus else "no GPU was used"))
+        return Measurement(missing=dict.fromkeys(_asked(intervals), why_none if gpus else "no GPU was used"))
     metrics: dict[str, Metric] = {}
     missing: dict[str, str] = {}
     _faults(gpus, telemetry, metrics, missing)
     intervals = _recorded(intervals, telemetry)
     together = next((one for one in reversed(intervals) if one.rank is None), None)
     if together is None:
-        reason = "no window of all ranks together was timed while telemetry was recorded"
-        missing |= {name: reason for name in NAMES if name not in metrics}
+        reason = "nothing that used all GPUs was timed while telemetry was recorded"
+        missing |= {name: reason for name in _asked(intervals) if name not in metrics}
     else:
         seen = [(gpu, telemetry.summarise(gpu.uuid, together.start_s, together.end_s)) for gpu in gpus]
         _figures(seen, together, metrics, missing)
     disturbances = _held_back(gpus, telemetry, intervals, ranks) + _guests(gpus, telemetry, intervals, containers)
     return Measurement(metrics, missing, disturbances)
+
+
+def _asked(intervals: Sequence[Interval]) -> tuple[str, ...]:
+    return (*NAMES, *dict.fromkeys(_energy_name(one) for one in intervals))
+
+
+def _energy_name(interval: Interval) -> str:
+    return f"energy_per_{interval.unit}_joules"
 
 
 def _recorded(intervals: Sequence[Interval], telemetry: Telemetry) -> list[Interval]:
@@ -110,7 +134,7 @@ def _figures(
     metrics["telemetry_coverage_ratio"] = Metric(value=coverage, unit="ratio")
     if coverage < COVERAGE:
         reason = f"telemetry covers {coverage:.0%} of the timed windows"
-        missing |= dict.fromkeys(("gpu_utilisation", "pcie_link_ratio", "energy_per_sample_joules"), reason)
+        missing |= {name: reason for name in (*NAMES, _energy_name(interval)) if name not in {*metrics, *missing}}
         return
 
     def add(name: str, unit: str, values: Sequence[float | None], choose: Callable[[list[float]], float]) -> bool:
@@ -129,6 +153,8 @@ def _figures(
     add("throttle_share_ratio", "ratio", [one.throttle_share for one in summaries], max)
     add("power_cap_share_ratio", "ratio", [one.power_cap_share for one in summaries], max)
     add("gpu_memory_used_max_bytes", "bytes", [one.memory_used_max_bytes for one in summaries], max)
+    if not add("gpu_memory_used_max_ratio", "ratio", [_memory(*one) for one in seen], max):
+        missing["gpu_memory_used_max_ratio"] = "a card does not tell its memory"
     add("pcie_replays", "replays", [one.pcie_replays for one in summaries], sum)
     if not add("pcie_link_ratio", "ratio", [_link(*one) for one in seen], min):
         missing["pcie_link_ratio"] = "a card was never busy, or does not tell its PCIe link"
@@ -143,21 +169,29 @@ def _link(gpu: Gpu, summary: Summary) -> float | None:
     return now[0] / most[0] * 2.0 ** (now[1] - most[1])
 
 
+def _memory(gpu: Gpu, summary: Summary) -> float | None:
+    """Return the most memory in use, the driver's own included, as a share of the card's."""
+    return None if summary.memory_used_max_bytes is None else summary.memory_used_max_bytes / gpu.memory_total_bytes
+
+
 def _energy(
     summaries: Sequence[Summary], interval: Interval, metrics: dict[str, Metric], missing: dict[str, str]
 ) -> None:
+    name = _energy_name(interval)
     seconds = interval.end_s - interval.start_s
     if seconds < ENERGY_S:
-        missing["energy_per_sample_joules"] = f"the windows lasted {seconds:.0f} s, and {ENERGY_S:.0f} s are needed"
+        missing[name] = f"the windows lasted {seconds:.0f} s, and {ENERGY_S:.0f} s are needed"
         return
     total = 0.0
     for summary in summaries:
         if summary.energy_j is None:
-            missing["energy_per_sample_joules"] = summary.energy_reason or "a card does not tell its energy"
+            missing[name] = summary.energy_reason or "a card does not tell its energy"
             return
         # The counter may miss a little of the interval at its edges.
         total += summary.energy_j * seconds / (summary.energy_s or seconds)
-    metrics["energy_per_sample_joules"] = Metric(value=total / interval.samples, unit="J/sample")
+    metrics[name] = Metric(value=total / interval.samples, unit=f"J/{interval.unit}")
+    if interval.unit == "token" and total > 0:
+        metrics["tokens_per_joule"] = Metric(value=interval.samples / total, unit="tokens/J")
 
 
 def _held_back(
@@ -170,7 +204,9 @@ def _held_back(
         for gpu in working:
             summary = telemetry.summarise(gpu.uuid, interval.start_s, interval.end_s)
             if summary.throttle_share is not None and summary.throttle_share > THROTTLE_SHARE:
-                when = "all ranks worked" if interval.rank is None else f"rank {interval.rank} worked alone"
+                who = "replica" if interval.unit == "token" else "rank"
+                everybody = f"all {who}s worked"
+                when = everybody if interval.rank is None else f"{who} {interval.rank} worked alone"
                 why = ", ".join(name for name in summary.reasons if name in THROTTLES) or "an unnamed reason"
                 found.append(
                     f"the clocks of GPU {gpu.index} were held back for {summary.throttle_share:.0%} of the time while "

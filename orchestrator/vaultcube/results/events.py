@@ -188,16 +188,23 @@ class Spread(BaseModel):
 
 
 class Level(Event):
-    """What a load generator measured at one concurrency; a time is null where there was nothing to time."""
+    """What a load generator measured at one concurrency; a time is null where there was nothing to time.
+
+    The load lasted `elapsed_s` until `until_s` on the clock of `mono`: the event itself comes when the generator has
+    done its sums. `replica` is the only server that was asked, null for all of them; `error` is the first request's
+    that failed.
+    """
 
     kind: Literal["level"]
     concurrency: Positive
+    replica: Count | None = None
     requests: Positive
     completed: Count
     failed: Count
     input_tokens: Count
     output_tokens: Count
     elapsed_s: Elapsed
+    until_s: float
     output_tokens_per_s: Seconds
     requests_per_s: Seconds
     ttft_s: Spread | None = None
@@ -205,16 +212,18 @@ class Level(Event):
     itl_s: Spread | None = None
     e2e_s: Spread | None = None
     client: str
+    error: str = ""
 
 
 class Probe(Event):
-    """A question with a known answer, asked twice at temperature 0."""
+    """A question asked again and again at temperature 0; `correct` is null where nobody knows the answer."""
 
     kind: Literal["probe"]
     name: str
+    replica: Count | None = None
     question: str
     answer: str
-    correct: bool
+    correct: bool | None
     repeatable: bool
 
 

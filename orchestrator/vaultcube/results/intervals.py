@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from vaultcube.results.events import AnyEvent, Window
+from vaultcube.results.events import AnyEvent, Level, Window
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class Interval:
         start_s, end_s: on the machine's monotonic clock, in seconds; containers share it.
         samples: how many samples were processed in it, by all ranks.
         rank: the only rank that worked, or None for all of them.
+        unit: what a sample is: it names the figures of energy.
     """
 
     start_s: float
     end_s: float
     samples: int
     rank: int | None = None
+    unit: Literal["sample", "token"] = "sample"
 
 
 def training_intervals(events: Sequence[AnyEvent]) -> list[Interval]:
@@ -39,5 +42,21 @@ def training_intervals(events: Sequence[AnyEvent]) -> list[Interval]:
             rank=rank,
         )
         for rank, windows in by_rank.items()
+    ]
+    return sorted(found, key=lambda interval: interval.start_s)
+
+
+def serving_intervals(events: Sequence[AnyEvent]) -> list[Interval]:
+    """Return the levels of load that a client put on, in the order of their beginnings; samples are output tokens."""
+    found = [
+        Interval(
+            start_s=level.until_s - level.elapsed_s,
+            end_s=level.until_s,
+            samples=level.output_tokens,
+            rank=level.replica,
+            unit="token",
+        )
+        for level in events
+        if isinstance(level, Level) and level.output_tokens
     ]
     return sorted(found, key=lambda interval: interval.start_s)

@@ -47,7 +47,9 @@ def build_result(
     params = (
         workload.resolve(None, plan.params, plan.device) if up else workload.params_type.model_validate(plan.params)
     )
-    measured = workload.measure(log.events, log.garbled, params, world_size=plan.world_size, status=outcome.status)
+    measured = workload.measure(
+        log.events, log.garbled, params, world_size=plan.world_size, status=outcome.status, gpus=plan.gpus
+    )
     seen, simulated = telemetry_of(plan, directory, log.events)
     simulated = simulated or plan.simulated
     measured = Measurement(

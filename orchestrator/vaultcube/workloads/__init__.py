@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vaultcube.results.events import AnyEvent, Garbled
     from vaultcube.results.intervals import Interval
     from vaultcube.results.judge import CheckSpec, Measurement
-    from vaultcube.results.schema import Status
+    from vaultcube.results.schema import Gpu, Status
 
 DeviceKind = Literal["cuda", "cpu"]
 # What records telemetry: a child of the orchestrator, a container that outlives it, nothing.
@@ -81,8 +81,18 @@ class Workload(ABC):
         *,
         world_size: int,
         status: Status,
+        gpus: Sequence[Gpu] = (),
     ) -> Measurement:
-        """Turn events into metrics. Must not raise on what events say."""
+        """Turn events into metrics. Must not raise on what events say.
+
+        Args:
+            events: in file order.
+            garbled: lines that could not be read.
+            params: the run's.
+            world_size: how many ranks were planned.
+            status: how the run ended.
+            gpus: the run's, for what their limits say of a figure.
+        """
 
     def intervals(self, events: Sequence[AnyEvent]) -> list[Interval]:  # noqa: ARG002 - for those that measure
         """Return when it measured, for telemetry to be held against."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vaultcube.results.events import AnyEvent, Garbled
     from vaultcube.results.intervals import Interval
     from vaultcube.results.judge import CheckSpec, Measurement
-    from vaultcube.results.schema import Status
+    from vaultcube.results.schema import Gpu, Status
 
 DATA_MOUNT = "/data"
 
@@ -131,6 +131,7 @@ class Ddp(Workload):
 
     def checks(self, targets: DdpTargets) -> list[CheckSpec]:
         """Return scaling, throughput, what telemetry shows, and the three checks that hold on the CPU too."""
+        from vaultcube.gpu.observed import hardware_checks
         from vaultcube.results.judge import CheckSpec
         from vaultcube.results.schema import Target
 
@@ -156,18 +157,7 @@ class Ddp(Workload):
                 timed=True,
                 needs_gpu=True,
             ),
-            CheckSpec(
-                name="pcie_link",
-                metric="pcie_link_ratio",
-                target=Target(op=">=", value=1, unit="ratio"),
-                needs_gpu=True,
-            ),
-            CheckSpec(
-                name="no_gpu_lost", metric="gpus_lost", target=Target(op="==", value=0, unit="GPUs"), needs_gpu=True
-            ),
-            CheckSpec(
-                name="no_xid", metric="xids_hardware", target=Target(op="==", value=0, unit="events"), needs_gpu=True
-            ),
+            *hardware_checks(),
             CheckSpec(name="no_rank_lost", metric="ranks_lost", target=Target(op="==", value=0, unit="ranks")),
             CheckSpec(
                 name="allreduce_correct",
@@ -185,6 +175,7 @@ class Ddp(Workload):
         *,
         world_size: int,
         status: Status,
+        gpus: Sequence[Gpu] = (),  # noqa: ARG002 - no figure of training is held against a card's limit
     ) -> Measurement:
         """Return throughput, scaling, and what spoiled them."""
         from vaultcube.results.scaling import Expected, measure_training

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.unit.support import gpu
 
-from vaultcube.gpu.observed import NAMES, observe
+from vaultcube.gpu.observed import NAMES, hardware_checks, observe
 from vaultcube.gpu.readings import GpuInfo, Reading
 from vaultcube.gpu.rundb import Begun, Writer
 from vaultcube.gpu.telemetry import Telemetry
@@ -102,6 +102,36 @@ def test_a_good_run_has_every_figure(path: Path) -> None:
     # Two GPUs of 500 W for 50 s, and 5000 samples.
     assert figures["energy_per_sample_joules"] == pytest.approx(10, rel=0.01)
     assert found.metrics["energy_per_sample_joules"].unit == "J/sample"
+    assert figures["gpu_memory_used_max_ratio"] == pytest.approx(20 * 2**30 / GPUS[0].memory_total_bytes)
+
+
+def test_the_unit_of_the_work_names_the_figures_of_energy(path: Path) -> None:
+    record(path)
+    found = seen(path, Interval(1010.0, 1060.0, samples=100_000, unit="token"))
+    assert found.metrics["energy_per_token_joules"].value == pytest.approx(0.5, rel=0.01)
+    assert found.metrics["energy_per_token_joules"].unit == "J/token"
+    assert found.metrics["tokens_per_joule"].value == pytest.approx(2, rel=0.01)
+    assert "energy_per_sample_joules" not in {*found.metrics, *found.missing}
+    short = seen(path, Interval(1010.0, 1020.0, samples=10, unit="token"))
+    assert set(short.missing) == {"energy_per_token_joules"}
+    assert "tokens_per_joule" not in short.metrics
+
+
+def test_a_replica_that_is_held_back_is_called_one(path: Path) -> None:
+    record(path, lambda second, index: busy(second, index)._replace(clock_events=0x44, hw_thermal_ns=second * 10**9))
+    both = Interval(1010.0, 1060.0, samples=10, unit="token")
+    alone = Interval(1000.0, 1005.0, samples=10, rank=1, unit="token")
+    said = " ".join(seen(path, alone, both).disturbances)
+    assert "while all replicas worked" in said
+    assert "while replica 1 worked alone" in said
+
+
+def test_the_hardware_is_judged_by_figures_that_telemetry_has(path: Path) -> None:
+    record(path)
+    specs = hardware_checks()
+    assert [spec.name for spec in specs] == ["pcie_link", "no_gpu_lost", "no_xid"]
+    assert {spec.metric for spec in specs} <= {*NAMES} & {*seen(path).metrics}
+    assert all(spec.needs_gpu and not spec.timed for spec in specs)
 
 
 def test_the_least_busy_gpu_and_the_slowest_link_count(path: Path) -> None:
@@ -217,7 +247,12 @@ def test_energy_needs_time_and_a_counter_that_goes_on(path: Path) -> None:
 def test_what_a_card_does_not_tell_is_missing_and_never_zero(path: Path) -> None:
     record(path, lambda _second, _index: Reading(temperature_c=40))
     found = seen(path)
-    assert {"gpu_utilisation", "pcie_link_ratio", "energy_per_sample_joules"} == set(found.missing)
+    assert {
+        "gpu_utilisation",
+        "pcie_link_ratio",
+        "gpu_memory_used_max_ratio",
+        "energy_per_sample_joules",
+    } == set(found.missing)
     assert not {"power_mean_watts", "throttle_share_ratio", "sm_clock_mean_mhz"} & set(found.metrics)
     assert found.disturbances == []
 
@@ -231,5 +266,7 @@ def test_a_clock_that_is_not_ours_breaks_nothing(path: Path, far: Interval) -> N
 
 
 def test_without_telemetry_or_gpus_everything_says_why() -> None:
-    assert observe(GPUS, None, [ALL], RANKS).missing == dict.fromkeys(NAMES, "no telemetry was recorded")
-    assert observe([], None, [ALL], {}).missing == dict.fromkeys(NAMES, "no GPU was used")
+    asked = (*NAMES, "energy_per_sample_joules")
+    assert observe(GPUS, None, [ALL], RANKS).missing == dict.fromkeys(asked, "no telemetry was recorded")
+    assert observe([], None, [ALL], {}).missing == dict.fromkeys(asked, "no GPU was used")
+    assert observe([], None, [], {}).missing == dict.fromkeys(NAMES, "no GPU was used")
