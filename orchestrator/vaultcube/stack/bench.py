@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 from vaultcube.errors import (
-    DataUnreadableError,
-    ModelNotFoundError,
-    ModelUnreadableError,
     VaultCubeError,
     VerdictError,
     WorkloadError,
@@ -27,6 +24,7 @@ from vaultcube.results.schema import Result, Verdict
 from vaultcube.results.store import RunDirectory, RunStore
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.buildlog import BuildLog
+from vaultcube.stack.data import check_data, check_model
 from vaultcube.stack.docker import Docker, EngineInfo, Probe
 from vaultcube.stack.environment import container_user, cpu_ranks, kernel_log, new_run_id, utc_now
 from vaultcube.stack.images import BuildOptions, build
@@ -211,36 +209,6 @@ class Session:
         name, _, flavour = image.removeprefix("vaultcube/").partition(":")
         build(docker, stop, name, flavour, BuildOptions(), watcher.building)
         images.add(image)
-
-
-def check_data(plan: Plan) -> None:
-    """Refuse data folders that are not there or that the container's user cannot read.
-
-    Raises:
-        DataUnreadableError, ModelNotFoundError, ModelUnreadableError: such a folder.
-    """
-    uid, gid = (int(part) for part in plan.user.split(":"))
-    for source in plan.data_folders.values():
-        path = Path(source)
-        if not path.is_dir():
-            missing = ModelNotFoundError if plan.servers else DataUnreadableError
-            raise missing(f"there is no folder {source}")
-        seen = path.stat()
-        shift = 6 if seen.st_uid == uid else 3 if seen.st_gid == gid else 0
-        if (seen.st_mode >> shift) & 0o5 != 0o5:  # noqa: PLR2004 - r-x, as chmod writes it
-            unreadable = ModelUnreadableError if plan.servers else DataUnreadableError
-            raise unreadable(f"user {uid}, as whom the container runs, cannot read {source}")
-
-
-def check_model(plan: Plan) -> None:
-    """Refuse a model's directory in which there is none, before anything is built. What it needs is the server's to say.
-
-    Raises:
-        ModelNotFoundError: the directory has no config.json.
-    """
-    for source in plan.data_folders.values() if plan.servers else ():
-        if not (Path(source) / "config.json").is_file():
-            raise ModelNotFoundError(f"{source} holds no model: there is no config.json in it")
 
 
 def conclude(result: Result, *, strict: bool, printed: bool = True) -> None:

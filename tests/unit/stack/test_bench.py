@@ -19,7 +19,8 @@ from vaultcube.errors import (
 )
 from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.schema import Failure, Verdict
-from vaultcube.stack.bench import Session, check_data, conclude
+from vaultcube.stack.bench import Session, conclude
+from vaultcube.stack.data import check_data
 from vaultcube.stack.environment import cpu_ranks
 from vaultcube.stack.plan import Request
 
