@@ -45,8 +45,8 @@ def test_one_that_does_not_says_what_would_help(model: Path) -> None:
         file.truncate(60 * 10**9)
     with pytest.raises(ModelTooLargeError, match="GB are lacking") as seen:
         check_model(plan(given={"model": str(model)}))
-    assert "--tensor-parallel 4" in seen.value.next_step
-    check_model(plan(given={"model": str(model), "tensor_parallel": 4}))
+    assert "3 GPUs: --pipeline-parallel 3" in seen.value.next_step
+    check_model(plan(given={"model": str(model), "pipeline_parallel": 3}))
 
 
 def test_a_layout_that_cannot_be(model: Path) -> None:
@@ -66,7 +66,7 @@ def test_what_is_no_model(model: Path) -> None:
     with pytest.raises(ModelUnreadableError, match="not JSON"):
         check_model(one)
     (model / "config.json").write_text("[]")
-    with pytest.raises(ModelUnreadableError, match="no JSON object|not a JSON object"):
+    with pytest.raises(ModelUnreadableError, match="is not a JSON object"):
         check_model(one)
     (model / "config.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
