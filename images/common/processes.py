@@ -20,10 +20,16 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def start(module: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Start `python3 -m module` with `environment`; it calls `die_with_parent` first."""
+def start(module: str, environment: dict[str, str], *argv: str, talks: bool = False) -> subprocess.Popen[bytes]:
+    """Start `python3 -m module` with `environment`; it calls `die_with_parent` first.
+
+    One that `talks` has its stdin and stdout on pipes.
+    """
+    pipe = subprocess.PIPE if talks else None
     return subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, *argv],
+        stdin=pipe,
+        stdout=pipe,
         env=environment | {PARENT: str(os.getpid())},
         # Ctrl-C in a terminal reaches this process alone, which then ends the others in order.
         start_new_session=True,

@@ -10,6 +10,7 @@ import contextlib
 import os
 import platform
 import shutil
+import socket
 import sys
 import time
 from importlib import metadata
@@ -40,7 +41,7 @@ _GRACE_S = 6.0
 _STARTED = time.monotonic()
 
 
-def command(options: cli.Options, location: str, revision: str | None) -> list[str]:
+def command(options: cli.Options, location: str) -> list[str]:
     """Return the argv of vLLM; no secret is in it.
 
     Raises:
@@ -53,7 +54,6 @@ def command(options: cli.Options, location: str, revision: str | None) -> list[s
         raise Problem("server-died", message, "use the image vaultcube/vllm", CANNOT_RUN_HERE)
     argv = [sys.executable, program, "serve", location, "--served-model-name", options.served_model_name]
     argv += ["--host", "0.0.0.0", "--port", str(options.port)]  # noqa: S104 - compose decides who reaches the container
-    argv += ["--revision", revision] if revision else []
     argv += ["--tensor-parallel-size", str(options.tensor_parallel)] if options.tensor_parallel > 1 else []
     argv += ["--pipeline-parallel-size", str(options.pipeline_parallel)] if options.pipeline_parallel > 1 else []
     argv += ["--max-model-len", str(options.max_model_len)] if options.max_model_len else []
@@ -149,8 +149,9 @@ def _run(
     Raises:
         Problem: always: a server has no other end.
     """
+    _check_port(options.port)
     kills_before = memory.oom_kills()
-    child = _start(command(options, found.location, found.revision), environment(options, found, secrets))
+    child = _start(command(options, found.location), environment(options, found, secrets))
     output = Output(child.process, secrets)
     waiter = Waiter(Server(options.port, secrets.api_key), options.served_model_name, _STARTED)
     generates = found.generates(options.flags)
@@ -182,6 +183,17 @@ def _run(
     for line in death.telling(output.last()):
         sys.stderr.write(f"  | {line}\n")
     raise problem
+
+
+def _check_port(port: int) -> None:
+    """Raise the problem (exit code 69) of a port that somebody else answers on: it would pass for the server."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - as the server will
+        except OSError as error:
+            message = f"cannot listen on port {port}: {error.strerror}"
+            raise Problem("port-taken", message, "choose another --port", CANNOT_RUN_HERE) from error
 
 
 def _memory(output: Output) -> Mapping[str, Any]:
