@@ -68,7 +68,7 @@ function "proxy" {
 }
 
 group "default" {
-  targets = ["pytorch", "recorder"]
+  targets = ["pytorch", "recorder", "vllm", "proxy"]
 }
 
 group "pytorch" {
@@ -77,6 +77,14 @@ group "pytorch" {
 
 group "recorder" {
   targets = ["recorder-any"]
+}
+
+group "vllm" {
+  targets = ["vllm-cu124", "vllm-cu128", "vllm-cpu"]
+}
+
+group "proxy" {
+  targets = ["proxy-any"]
 }
 
 target "_common" {
@@ -118,4 +126,51 @@ target "recorder-any" {
   contexts   = { vaultcube = PACKAGE_DIR }
   args       = { FLAVOUR = "any" }
   tags       = ["vaultcube/recorder:any"]
+}
+
+# What vLLM is built FROM: the PyTorch image without the programs that run in it, so that touching one of those does
+# not install vLLM again. The layers are the image's own.
+target "_framework-cu124" {
+  inherits = ["pytorch-cu124"]
+  target   = "framework"
+  tags     = []
+  output   = ["type=cacheonly"]
+}
+
+target "_framework-cu128" {
+  inherits = ["pytorch-cu128"]
+  target   = "framework"
+  tags     = []
+  output   = ["type=cacheonly"]
+}
+
+target "vllm-cu124" {
+  inherits   = ["_common"]
+  dockerfile = "vllm/Dockerfile"
+  contexts   = { vaultcube = PACKAGE_DIR, pytorch = "target:_framework-cu124" }
+  args       = { FLAVOUR = "cu124" }
+  tags       = ["vaultcube/vllm:cu124"]
+}
+
+target "vllm-cu128" {
+  inherits   = ["_common"]
+  dockerfile = "vllm/Dockerfile"
+  contexts   = { vaultcube = PACKAGE_DIR, pytorch = "target:_framework-cu128" }
+  args       = { FLAVOUR = "cu128" }
+  tags       = ["vaultcube/vllm:cu128"]
+}
+
+target "vllm-cpu" {
+  inherits   = ["_common"]
+  dockerfile = "vllm/Dockerfile"
+  contexts   = { vaultcube = PACKAGE_DIR }
+  args       = { FLAVOUR = "cpu" }
+  tags       = ["vaultcube/vllm:cpu"]
+}
+
+target "proxy-any" {
+  inherits   = ["_common"]
+  dockerfile = "proxy/Dockerfile"
+  args       = { FLAVOUR = "any" }
+  tags       = ["vaultcube/proxy:any"]
 }

@@ -1,6 +1,12 @@
 #!/usr/bin/env bash
 # Resolves every lock again: the package's (requirements/) and each image flavour's (images/*/requirements/).
 # A lock carries hashes for every platform and no index address: where packages come from is the machine's business.
+# A line `#: WORD VALUE` in an .in is for this script:
+#   python VERSION                  the oldest Python of the lock (3.10 without it)
+#   override REQUIREMENT            whatever packages ask for instead
+#   exclude NAME                    leave it out, whoever asks for it
+#   hash NAME==VERSION sha256:HEX   of one more file that may be installed, which is in no index
+#
 #   locks.sh            newest versions that the bounds allow
 #   locks.sh --keep     keep locked versions, resolve only what changed
 set -euo pipefail
@@ -35,11 +41,35 @@ lock() {
     fi
 }
 
+# told IN WORD: the values of its `#: WORD VALUE` lines, one a line.
+told() { sed -n "s/^#: $2 //p" "$1"; }
+
+# add_hash LOCK NAME==VERSION HASH: put it before the hashes that are there.
+add_hash() {
+    # uv keeps what a lock has.
+    if grep -q "$3" "$1"; then return; fi
+    awk -v pin="$2" -v hash="$3" '
+        { print }
+        $1 == pin { print "    --hash=" hash " \\"; found = 1 }
+        END { exit !found }
+    ' "$1" >"$1.new" || die 1 "$1 does not pin $2" "correct the line '#: hash' of its .in"
+    mv "$1.new" "$1"
+}
+
+# lock_image IN: the lock beside it.
+lock_image() {
+    local out=${1%.in}.txt python pin hash
+    # Ubuntu 22.04 bases carry Python 3.10.
+    python=$(told "$1" python)
+    lock "${python:-3.10}" "$out" "$1" --override <(told "$1" override) --excludes <(told "$1" exclude)
+    while read -r pin hash; do add_hash "$out" "$pin" "$hash"; done < <(told "$1" hash)
+}
+
 lock 3.11 requirements/base.txt pyproject.toml
 # The tools must run on the very runtime versions that ship.
 lock 3.11 requirements/dev.txt pyproject.toml --extra dev --constraint requirements/base.txt
+# In the order of the alphabet: vllm, which takes the versions of pytorch, comes after it.
 for source in images/*/requirements/*.in; do
     [ -e "$source" ] || continue
-    # Ubuntu 22.04 bases carry Python 3.10.
-    lock 3.10 "${source%.in}.txt" "$source"
+    lock_image "$source"
 done

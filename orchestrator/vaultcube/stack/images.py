@@ -36,7 +36,12 @@ BUILD_SPACE_BYTES = 18 * 10**9
 # Images without a framework in them.
 SMALL_BUILDS_BYTES = {"recorder": 10**9}
 CA_VARIABLES = ("VAULTCUBE_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
+# pip's own setting; where it names a folder, its wheels are for our builds too.
+WHEELHOUSE_VARIABLE = "PIP_FIND_LINKS"
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+# The flavour of an image that is the same for every CUDA.
+ANY = "any"
 
 BuildWatcher = Callable[[BuildLog, list[str]], None]
 
@@ -70,14 +75,26 @@ def image_names() -> list[str]:
 
 
 def flavours_of(image: str) -> list[str]:
-    """Return the flavours an image has a lock for.
+    """Return the flavours an image has a lock for, the CPU's last; `any` where nothing is locked.
 
     Raises:
         UsageError: there is no such image.
     """
     if image not in image_names():
         raise UsageError(f"there is no image {image!r}", next_step=f"Images: {', '.join(image_names())}.")
-    return sorted(file.stem for file in (asset("images") / image / "requirements").glob("*.txt"))
+    locked = [file.stem for file in (asset("images") / image / "requirements").glob("*.txt")]
+    return sorted(locked, key=lambda flavour: (flavour == Flavour.CPU, flavour)) or [ANY]
+
+
+def image_flavour(image: str, flavour: str) -> str:
+    """Return the flavour of an image that stands for `flavour`: the first one's image for a CPU without one of its own.
+
+    Raises:
+        UsageError: there is no such image.
+    """
+    if flavour == Flavour.CPU and Flavour.CPU not in flavours_of(image):
+        return str(Flavour.CU124)
+    return str(flavour)
 
 
 def default_flavour(image: str) -> str:
@@ -107,7 +124,7 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     Raises:
         BuildxMissingError, DiskTooSmallError, BaseImageError, ImageBuildError, InterruptedRunError: as named.
     """
-    target = str(Flavour.CU124 if flavour == Flavour.CPU else flavour)
+    target = image_flavour(image, flavour)
     if target not in flavours_of(image):
         raise UsageError(
             f"there is no flavour {flavour!r} of {image}", next_step=f"Flavours: {', '.join(flavours_of(image))}."
@@ -194,10 +211,13 @@ def build_environment(options: BuildOptions, base: str, ours: Mapping[str, str])
         raise UsageError(f"there is no CA bundle at {options.ca_bundle}")
     if bundle is not None and bundle.is_file():
         found["CA_BUNDLE"] = str(bundle.resolve())
-    if options.wheelhouse is not None:
-        if not options.wheelhouse.is_dir():
-            raise UsageError(f"there is no folder of wheels at {options.wheelhouse}")
-        found["WHEELHOUSE"] = str(options.wheelhouse.resolve())
+    if options.wheelhouse is not None and not options.wheelhouse.is_dir():
+        raise UsageError(f"there is no folder of wheels at {options.wheelhouse}")
+    # pip takes several, and addresses; a build takes one folder.
+    links = (Path(word) for word in ours.get(WHEELHOUSE_VARIABLE, "").split())
+    wheelhouse = options.wheelhouse or next((link for link in links if link.is_dir()), None)
+    if wheelhouse is not None:
+        found["WHEELHOUSE"] = str(wheelhouse.resolve())
     return found | {name: ours[name] for name in PROXY_VARIABLES if ours.get(name)}
 
 
