@@ -7,6 +7,7 @@ never dropped silently: it is counted, and a run with such lines cannot get a ve
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
@@ -353,3 +354,11 @@ def sequence_gaps(events: list[AnyEvent]) -> list[str]:
             gaps[event.rank] = f"rank {event.rank} wrote event {event.seq} where {want} was due"
         expected[event.rank] = event.seq + 1
     return list(gaps.values())
+
+
+def unreadable(garbled: Sequence[Garbled]) -> list[str]:
+    """Return a sentence about the lines that were no events, none when there are none."""
+    if not garbled:
+        return []
+    lines = ", ".join(str(line.line) for line in garbled[:5])
+    return [f"{len(garbled)} event line(s) cannot be read (line {lines}): {garbled[0].reason}"]

@@ -20,6 +20,7 @@ from vaultcube.results.events import (
     Warmup,
     Window,
     sequence_gaps,
+    unreadable,
 )
 from vaultcube.results.judge import Measurement
 from vaultcube.results.schema import Metric, Status
@@ -57,7 +58,7 @@ def measure_training(
     started = next((event for event in events if isinstance(event, Started)), None)
     if started is None:
         reason = "the workload never started"
-        return Measurement(missing=dict.fromkeys(NAMES, reason), disturbances=_unreadable(garbled))
+        return Measurement(missing=dict.fromkeys(NAMES, reason), disturbances=unreadable(garbled))
 
     metrics: dict[str, Metric] = {}
     missing: dict[str, str] = {}
@@ -67,7 +68,7 @@ def measure_training(
     solo = [_windows(events, "solo", rank) for rank in range(expected.world_size)]
     together = [_windows(events, "all", rank) for rank in range(expected.world_size)]
     disturbances = [
-        *_unreadable(garbled),
+        *unreadable(garbled),
         *sequence_gaps(list(events)),
         *_contradictions(events, expected, started),
         *_unsettled(events),
@@ -162,13 +163,6 @@ def _timings(
     else:
         scaling = weak_scaling([_rates(windows) for windows in solo], group)
         metrics["scaling_efficiency"] = Metric(value=scaling.value, unit="ratio", ci95=scaling.ci95)
-
-
-def _unreadable(garbled: Sequence[Garbled]) -> list[str]:
-    if not garbled:
-        return []
-    lines = ", ".join(str(line.line) for line in garbled[:5])
-    return [f"{len(garbled)} event line(s) cannot be read (line {lines}): {garbled[0].reason}"]
 
 
 def _contradictions(events: Sequence[AnyEvent], expected: Expected, started: Started) -> list[str]:

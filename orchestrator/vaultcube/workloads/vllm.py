@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from vaultcube.errors import BadParameterError
 from vaultcube.workloads import DeviceKind, Layout, Params, Service, Targets
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from vaultcube.results.events import AnyEvent, Garbled
     from vaultcube.results.intervals import Interval
     from vaultcube.results.judge import CheckSpec, Measurement
-    from vaultcube.results.schema import Status
+    from vaultcube.results.schema import Gpu, Status
 
 # Where a model's own directory is in the container.
 MODEL_MOUNT = "/model"
@@ -38,6 +39,23 @@ OUR_FLAGS = {
     "-dp": "--replicas",
     "--device": "--gpus",
 }
+
+MOST_STREAMS = 4096
+# Flags of the server that say something of the measurement.
+TRUST = "--trust-remote-code"
+SPECULATIVE = "--speculative"
+# The client's own parameters.
+MEASURED = (
+    "input_len",
+    "output_len",
+    "concurrency",
+    "requests",
+    "warmup",
+    "min_seconds",
+    "level_timeout_s",
+    "probes",
+    "seed",
+)
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,4096}$")]
 
@@ -68,9 +86,49 @@ class ServeParams(Params):
 class VllmParams(ServeParams):
     """Parameters of a measurement."""
 
+    input_len: int = Field(default=512, ge=1, le=10**6, description="tokens of a prompt")
+    output_len: int = Field(default=128, ge=2, le=10**6, description="tokens of an answer, always all of them")
+    concurrency: str = Field(default="1,8,32,128", description="streams at the same time, ascending: 1,8,32,128")
+    requests: int = Field(default=5, ge=1, le=10_000, description="least requests a stream")
+    warmup: int = Field(default=2, ge=0, le=1000, description="requests a stream before each level, not counted")
+    min_seconds: float = Field(default=35, ge=0, le=3600, description="least time a level lasts, by what warm-up took")
+    level_timeout_s: float = Field(default=1800, gt=0, le=86400, description="a level that takes longer hangs, seconds")
+    probes: bool = Field(default=True, description="ask questions with known answers first")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="random seed")
+
+    @field_validator("concurrency")
+    @classmethod
+    def _levels_ascend(cls, text: str) -> str:
+        words = [word.strip() for word in text.split(",")]
+        if not all(re.fullmatch(r"[1-9][0-9]{0,3}", word) and int(word) <= MOST_STREAMS for word in words):
+            raise ValueError(f"{text!r} is no list of whole numbers from 1 to {MOST_STREAMS}, like 1,8,32")
+        if any(int(before) >= int(after) for before, after in pairwise(words)):
+            raise ValueError(f"{text!r} does not ascend")
+        return ",".join(words)
+
+    @model_validator(mode="after")
+    def _requests_fit(self) -> VllmParams:
+        if self.max_model_len is not None and self.input_len + self.output_len > self.max_model_len:
+            raise ValueError(
+                f"input_len {self.input_len} and output_len {self.output_len} do not fit max_model_len "
+                f"{self.max_model_len}"
+            )
+        if self.min_seconds and not self.warmup:
+            raise ValueError("min_seconds is kept by what the warm-up took: give warmup 1 or more, or min_seconds 0")
+        return self
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels of load, ascending."""
+        return tuple(int(word) for word in self.concurrency.split(","))
+
 
 class VllmTargets(Targets):
     """Acceptance targets."""
+
+    output_tokens_per_s: float = Field(default=10, gt=0)
+    mbu: float = Field(default=0.60, gt=0, le=1)
+    gpu_memory_used_ratio: float = Field(default=0.98, gt=0, le=1)
 
 
 class Vllm(Service):
@@ -86,7 +144,26 @@ class Vllm(Service):
     serve_type = ServeParams
     params_type = VllmParams
     targets_type = VllmTargets
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"acceptance": {}, "smoke": {}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "acceptance": {
+            "input_len": 512,
+            "output_len": 128,
+            "concurrency": "1,8,32,128",
+            "requests": 5,
+            "warmup": 2,
+            "min_seconds": 35,
+        },
+        # Proves the whole path; its figures mean nothing.
+        "smoke": {
+            "input_len": 32,
+            "output_len": 16,
+            "concurrency": "1,2",
+            "requests": 2,
+            "warmup": 0,
+            "min_seconds": 0,
+            "level_timeout_s": 600,
+        },
+    }
 
     def settle(self, params: Any, device: DeviceKind, gpus: int | None) -> Any:
         """Return the parameters with the model named, and GPUs that nobody divided given to tensor parallelism.
@@ -131,17 +208,66 @@ class Vllm(Service):
         """Return the model's directory, if it is one."""
         return {MODEL_MOUNT: params.model} if params.model and is_directory(params.model) else {}
 
-    def command(self, params: Any, *, world_size: int, device: DeviceKind) -> list[str]:
-        """Return the client's argv."""
-        raise NotImplementedError
+    def command(self, params: Any, *, world_size: int, device: DeviceKind) -> list[str]:  # noqa: ARG002 - replicas count
+        """Return `python3 -m measure ...` with every parameter said, so that no default of the image matters."""
+        argv = ["python3", "-m", "measure", "--results", "/results", "--device", device]
+        argv += ["--url", f"http://{'vllm' if params.replicas == 1 else 'proxy'}:{self.port}"]
+        if params.replicas > 1:
+            for replica in range(params.replicas):
+                argv += ["--replica-url", f"http://vllm{f'-{replica}' if replica else ''}:{self.port}"]
+        argv += ["--ready-timeout-s", f"{self.ready_s:g}"]
+        for name in MEASURED:
+            flag, value = "--" + name.replace("_", "-"), getattr(params, name)
+            if isinstance(value, bool):
+                argv.append(flag if value else "--no-" + flag.removeprefix("--"))
+            else:
+                argv += [flag, str(value).removesuffix(".0")]
+        # The client needs the model's tokenizer, and with it the code that the server was allowed to run.
+        return [*argv, TRUST] if any(flag.replace("_", "-") == TRUST for flag in params.flags) else argv
 
-    def timeout_s(self, params: Any, *, world_size: int, device: DeviceKind) -> float:
-        """Return after how long a measurement is stuck."""
-        raise NotImplementedError
+    def timeout_s(self, params: Any, *, world_size: int, device: DeviceKind) -> float:  # noqa: ARG002 - levels have limits
+        """Return the limit of loading plus those of every warm-up and level, one replica alone and probes included."""
+        levels = float(params.level_timeout_s) * (2 * len(params.levels) + 3)
+        return self.ready_s + levels
 
     def checks(self, targets: Any) -> list[CheckSpec]:
-        """Return the acceptance checks."""
-        raise NotImplementedError
+        """Return speed, the share of the card's bandwidth, memory, failures, answers, and the hardware's own."""
+        from vaultcube.gpu.observed import hardware_checks
+        from vaultcube.results.judge import CheckSpec
+        from vaultcube.results.schema import Target
+
+        return [
+            CheckSpec(
+                name="output_tokens_per_s",
+                metric="output_tokens_per_s",
+                target=Target(op=">=", value=targets.output_tokens_per_s, unit="tokens/s"),
+                timed=True,
+                needs_gpu=True,
+            ),
+            CheckSpec(
+                name="mbu",
+                metric="mbu",
+                target=Target(op=">=", value=targets.mbu, unit="ratio"),
+                timed=True,
+                needs_gpu=True,
+            ),
+            CheckSpec(
+                name="gpu_memory",
+                metric="gpu_memory_used_max_ratio",
+                target=Target(op="<=", value=targets.gpu_memory_used_ratio, unit="ratio"),
+                needs_gpu=True,
+            ),
+            *hardware_checks(),
+            CheckSpec(
+                name="no_request_failed", metric="requests_failed", target=Target(op="==", value=0, unit="requests")
+            ),
+            CheckSpec(name="answers_correct", metric="answers_wrong", target=Target(op="==", value=0, unit="answers")),
+            CheckSpec(
+                name="answers_repeatable",
+                metric="answers_not_repeatable",
+                target=Target(op="==", value=0, unit="answers"),
+            ),
+        ]
 
     def measure(
         self,
@@ -149,15 +275,30 @@ class Vllm(Service):
         garbled: Sequence[Garbled],
         params: Any,
         *,
-        world_size: int,
+        world_size: int,  # noqa: ARG002 - replicas count
         status: Status,
+        gpus: Sequence[Gpu] = (),
     ) -> Measurement:
         """Return what client and servers measured."""
-        raise NotImplementedError
+        from vaultcube.results.serving import Expected, measure_serving
+
+        expected = Expected(
+            concurrency=params.levels,
+            input_len=params.input_len,
+            output_len=params.output_len,
+            requests=params.requests,
+            replicas=params.replicas,
+            tensor_parallel=params.tensor_parallel,
+            probes=params.probes,
+            speculative=any(flag.replace("_", "-").startswith(SPECULATIVE) for flag in params.flags),
+        )
+        return measure_serving(events, garbled, expected, status, gpus)
 
     def intervals(self, events: Sequence[AnyEvent]) -> list[Interval]:
         """Return when the client put load on."""
-        raise NotImplementedError
+        from vaultcube.results.intervals import serving_intervals
+
+        return serving_intervals(events)
 
 
 def is_directory(model: str) -> bool:
