@@ -47,13 +47,18 @@ check_mypy() {
     return "$failed"
 }
 
-# A GPU-less file only means something on top of the file it changes; the recorder also stands beside each workload.
+# A GPU-less or measuring file only means something on top of the file it changes; the recorder also stands beside each
+# workload, and the proxy in front of a service.
 check_compose() {
     local file failed=0
     for file in compose/*.yml; do
         case $file in
         *.cpu.yml) docker compose -f "${file%.cpu.yml}.yml" -f "$file" config -q || failed=1 ;;
-        */recorder.yml) docker compose -f "$file" config -q || failed=1 ;;
+        *.bench.yml)
+            docker compose -f "${file%.bench.yml}.yml" -f "$file" -f compose/proxy.yml -f compose/recorder.yml config -q || failed=1
+            docker compose -f "${file%.bench.yml}.yml" -f "${file%.bench.yml}.cpu.yml" -f "$file" config -q || failed=1
+            ;;
+        */recorder.yml | */proxy.yml) docker compose -f "$file" config -q || failed=1 ;;
         *)
             docker compose -f "$file" config -q || failed=1
             docker compose -f "$file" -f compose/recorder.yml config -q || failed=1
