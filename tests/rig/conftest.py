@@ -18,6 +18,7 @@ from tests.rig import images
 from tests.rig.box import Box
 from tests.rig.engine import Mode, RigEngine, RigError
 from tests.rig.inside import Inside, enter, still_box
+from tests.rig.serving import Serving, neighbour
 
 Engines = Callable[[Mode], RigEngine]
 
@@ -55,13 +56,49 @@ def engines() -> Iterator[Engines]:
             if mode not in started:
                 try:
                     engine = stack.enter_context(RigEngine(mode))
-                    images.load(engine)
+                    images.pytorch().load(engine)
                 except RigError as error:
                     pytest.fail(str(error))
                 started[mode] = engine
             return started[mode]
 
         yield get
+
+
+@pytest.fixture(scope="session")
+def load_servers() -> Callable[[RigEngine], None]:
+    """Return a function that puts the stand-in for vLLM, and the proxy, into an engine that has them not yet."""
+    loaded: set[str] = set()
+
+    def load(engine: RigEngine) -> None:
+        if engine.host in loaded:
+            return
+        try:
+            images.vllm().load(engine)
+            proxied = images.load_proxy(engine)
+        except RigError as error:
+            pytest.fail(str(error))
+        assert proxied, f"these tests need {images.PROXY} (make setup)"
+        loaded.add(engine.host)
+
+    return load
+
+
+@pytest.fixture
+def serving(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    box: Box,
+    vaultcube: Vaultcube,
+    load_servers: Callable[[RigEngine], None],
+) -> Iterator[Serving]:
+    """Return a machine for services, its engine with CDI, or with the way to GPUs that the parameter says."""
+    engine: RigEngine = request.getfixturevalue(f"rig_{getattr(request, 'param', 'cdi')}")
+    load_servers(engine)
+    yield Serving(neighbour(vaultcube, engine, tmp_path / "home"), engine, box)
+    # What a test leaves running has been looked at.
+    vaultcube.close()
+    engine.clear()
 
 
 @pytest.fixture(scope="session")

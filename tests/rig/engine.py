@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tests.docker.engines import Engine
+from tests.docker.engines import Engine, as_before, in_root
 from tests.rig import cdi, rlimits
 
 if TYPE_CHECKING:
@@ -134,6 +134,11 @@ class RigEngine(Engine):
         if seen.returncode:
             raise AssertionError(f"docker {shlex.join(args)}: {seen.stderr}")
         return seen.stdout.strip()
+
+    @property
+    def network(self) -> list[str]:
+        """Words before a command that put it where the engine's published ports are."""
+        return [*in_root(["nsenter", "--net", f"--target={self._pid}"]), *as_before()]
 
     def clear(self) -> None:
         """Remove all containers, and the networks that they had; images stay."""

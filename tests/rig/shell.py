@@ -95,7 +95,7 @@ def visit(profile: str, mode: Mode, command: Sequence[str]) -> int:
     started = time.monotonic()
     with RigEngine(mode) as engine:
         box = Box(engine.folder / "machine", profile)
-        images.load(engine)
+        images.pytorch().load(engine)
         images.load_recorder(engine)
         engine.use(box)
         env = environment(box, engine)
