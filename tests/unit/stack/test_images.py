@@ -24,6 +24,7 @@ from vaultcube.stack.images import (
     LOCAL_BASE,
     PROXY_VARIABLES,
     SMALL_BUILDS_BYTES,
+    WHEELHOUSE_VARIABLE,
     BuildOptions,
     build,
     build_environment,
@@ -31,6 +32,7 @@ from vaultcube.stack.images import (
     choose_base,
     default_flavour,
     flavours_of,
+    image_flavour,
     image_names,
     list_images,
 )
@@ -43,7 +45,7 @@ GONE = "Error response from daemon: No such image: x\n"
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take out of our environment what a build listens to."""
-    for name in (*CA_VARIABLES, *PROXY_VARIABLES, "BASE_IMAGE", "VAULTCUBE_BASE_IMAGE"):
+    for name in (*CA_VARIABLES, *PROXY_VARIABLES, WHEELHOUSE_VARIABLE, "BASE_IMAGE", "VAULTCUBE_BASE_IMAGE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -60,16 +62,27 @@ def test_images_and_flavours_are_those_that_have_a_dockerfile_and_a_lock() -> No
     assert "pytorch" in image_names()
     assert flavours_of("pytorch") == ["cu124", "cu128"]
     assert flavours_of("recorder") == ["any"]
-    assert [default_flavour(image) for image in ("pytorch", "recorder")] == ["cu124", "any"]
+    assert flavours_of("vllm") == ["cu124", "cu128", "cpu"]
+    # Nothing is locked for it.
+    assert flavours_of("proxy") == ["any"]
+    assert [default_flavour(image) for image in image_names()] == ["any", "cu124", "any", "cu124"]
     with pytest.raises(UsageError) as seen:
         flavours_of("nonsuch")
     assert "pytorch" in seen.value.next_step
 
 
+def test_the_cpu_has_an_image_of_its_own_or_the_first_flavours() -> None:
+    assert [image_flavour("pytorch", flavour) for flavour in ("cu124", "cu128", "cpu")] == ["cu124", "cu128", "cu124"]
+    assert [image_flavour("vllm", flavour) for flavour in ("cu124", "cu128", "cpu")] == ["cu124", "cu128", "cpu"]
+    with pytest.raises(UsageError):
+        image_flavour("nonsuch", "cpu")
+
+
 def test_images_are_listed_with_what_is_here(recording: Recording) -> None:
     here(recording, NAME)
     absent(recording, "vaultcube/pytorch:cu128")
-    absent(recording, "vaultcube/recorder:any")
+    for name in ("recorder:any", "proxy:any", "vllm:cu124", "vllm:cu128", "vllm:cpu"):
+        absent(recording, f"vaultcube/{name}")
     rows = {row.name: row.as_dict() for row in list_images(Docker())}
     assert rows[NAME]["local"] == {"id": "sha256:1", "size_bytes": 1, "created": "2026", "labels": {}, "tags": ()}
     assert rows["vaultcube/pytorch:cu128"]["local"] is None
@@ -143,6 +156,15 @@ def test_wheels_come_from_a_folder(tmp_path: Path) -> None:
         build_environment(BuildOptions(wheelhouse=tmp_path / "nonsuch"), "b", {})
 
 
+def test_wheels_come_from_the_folder_that_pip_is_told_of(tmp_path: Path) -> None:
+    ours = {WHEELHOUSE_VARIABLE: f"https://wheels.example.invalid/ {tmp_path / 'nonsuch'} {tmp_path}"}
+    assert build_environment(BuildOptions(), "b", ours)["WHEELHOUSE"] == str(tmp_path)
+    named = tmp_path / "named"
+    named.mkdir()
+    assert build_environment(BuildOptions(wheelhouse=named), "b", ours)["WHEELHOUSE"] == str(named)
+    assert "WHEELHOUSE" not in build_environment(BuildOptions(), "b", {WHEELHOUSE_VARIABLE: str(tmp_path / "nonsuch")})
+
+
 def test_a_full_disk_is_refused_and_an_unseen_one_is_not(recording: Recording, tmp_path: Path) -> None:
     recording.says_json("info", {"DockerRootDir": str(tmp_path)})
     check_space(Docker(), 1)
@@ -196,6 +218,14 @@ def test_the_cpu_uses_the_first_flavours_image(recording: Recording) -> None:
     here(recording, NAME)
     recording.says("buildx bake")
     assert attempt("cpu")[0] == NAME
+
+
+def test_the_cpu_uses_its_own_image_where_there_is_one(recording: Recording) -> None:
+    ready(recording)
+    here(recording, "vaultcube/vllm:cpu")
+    recording.says("buildx bake")
+    assert attempt("cpu", image="vllm")[0] == "vaultcube/vllm:cpu"
+    assert recording.calls[-2].endswith(" vllm-cpu")
 
 
 def test_a_first_build_looks_at_the_disk(recording: Recording) -> None:
