@@ -134,6 +134,10 @@ _PREFIX = re.compile(
 _FRAME = re.compile(r'^\s*File ".*", line \d+, in |^\s*Traceback \(most recent call last\)|^\s*[\^~]+\s*$|^\s{4}')
 _EMPTY_WORDS = ("During handling of the above exception", "The above exception was the direct cause", "nanobind:")
 _EXCEPTION = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b")
+_LONGEST_CONTEXT = re.compile(r"estimated maximum model length is (\d+)|can be stored in KV cache \((\d+)\)")
+# What uvicorn says of its own doings.
+_CHATTER = re.compile(r"^INFO:\s")
+_SUPPORTED = re.compile(r" Supported architectures: .*")
 _VAGUE = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError|See root cause"
 )
@@ -150,11 +154,12 @@ def telling(lines: Sequence[str], most: int = SHOWN_LINES) -> list[str]:
     for line in lines:
         match = _PREFIX.match(line)
         text = bare(line).rstrip()
-        if match and match["level"] in {"INFO", "DEBUG"}:
+        if match and match["level"] in {"INFO", "DEBUG", "WARNING"}:
             continue
-        if not text.strip() or _FRAME.match(text) or any(word in text for word in _EMPTY_WORDS):
+        if not text.strip() or _FRAME.match(text) or _CHATTER.match(text) or any(word in text for word in _EMPTY_WORDS):
             continue
-        text = text.strip()[:_LONGEST_LINE]
+        # pydantic's word for it, and a list of everything that would be supported.
+        text = _SUPPORTED.sub("", text.strip().removeprefix("Value error, "))[:_LONGEST_LINE]
         if text not in found:
             found.append(text)
     return found[-most:]
@@ -178,12 +183,20 @@ def explain(lines: Sequence[str], code: int, *, ready: bool, oom_killed: bool = 
     for cause in CAUSES:
         for text in telling(lines, len(lines)):
             if cause.pattern.search(text):
-                return Problem(cause.code, cause.message.format(line=text), cause.next_step, cause.exit_code)
+                return Problem(cause.code, cause.message.format(line=text), _next_step(cause, text), cause.exit_code)
     when = "while it was used" if ready else "while it loaded"
     how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     reason = root(said)
     message = f"the server ended {when} ({how})" + (f": {reason}" if reason else "")
     return Problem("server-died", message, "read its last lines above")
+
+
+def _next_step(cause: Cause, text: str) -> str:
+    """Return what to do about it, with vLLM's own figure where it gives one."""
+    match = _LONGEST_CONTEXT.search(text)
+    if cause.code != "gpu-memory" or match is None:
+        return cause.next_step
+    return f"use --max-model-len {next(filter(None, match.groups()))} or less, or more GPUs (--tensor-parallel)"
 
 
 def root(said: Sequence[str]) -> str:

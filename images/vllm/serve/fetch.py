@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from common.outcome import BAD_PARAMETERS, CANNOT_RUN_HERE, FAILED, Problem, first_line
 from common.processes import die_with_parent
 from serve import directory
-from vaultcube.gpu.fit import GB, directory_weights, weight_files
+from vaultcube.gpu.fit import GB, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -119,7 +119,8 @@ def fetch(model: str, *, token: bool) -> None:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    blobs = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "blobs"
+    cached = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
+    blobs = cached / "blobs"
     try:
         info = HfApi().model_info(model, files_metadata=True, timeout=ASK_TIMEOUT_S)
         files = [_remote(sibling) for sibling in info.siblings or ()]
@@ -130,7 +131,7 @@ def fetch(model: str, *, token: bool) -> None:
         problem = explain(error, model, token=token)
         if problem.code != "hub-unreachable":
             raise problem from error
-        _offline(model, problem)
+        _offline(cached, problem)
         return
     needed = wanted(files)
     weights = set(weight_files([file.name for file in files]))
@@ -165,20 +166,28 @@ def _remote(sibling: Any) -> RemoteFile:
     return RemoteFile(str(sibling.rfilename), int(sibling.size or 0), str(digest or sibling.blob_id or ""))
 
 
-def _offline(model: str, problem: Problem) -> None:
-    """Serve what the cache has of `model`; raises `problem` if that is not all of it."""
-    from huggingface_hub import snapshot_download
+def _offline(cached: Path, problem: Problem) -> None:
+    """Serve what the cache's folder of a model holds; raises `problem` if that is not all of it."""
+    for path in snapshots(cached):
+        try:
+            config = directory.read_config(path)
+            weights = directory.check_files(path)
+        except Problem:
+            continue
+        say("found", config=config, weights_bytes=weights, revision=path.name, missing_bytes=0)
+        if sys.stdin.readline():
+            say("done", path=str(path))
+        return
+    raise problem
 
+
+def snapshots(cached: Path) -> list[Path]:
+    """Return the versions of a model that the cache has, the newest download first."""
     try:
-        path = Path(snapshot_download(model, local_files_only=True))
-        config = directory.read_config(path)
-        directory.check_files(path)
-        weights = directory_weights(path)
-    except Exception as error:
-        raise problem from error
-    say("found", config=config, weights_bytes=weights, revision=path.name, missing_bytes=0, offline=True)
-    if sys.stdin.readline():
-        say("done", path=str(path))
+        found = [entry for entry in (cached / "snapshots").iterdir() if entry.is_dir()]
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return []
 
 
 def _report(done: threading.Event, blobs: Path, files: Sequence[RemoteFile], total: int) -> None:

@@ -153,6 +153,7 @@ def _run(
     kills_before = memory.oom_kills()
     child = _start(command(options, found.location), environment(options, found, secrets))
     output = Output(child.process, secrets)
+    progress.enter("load", "starting vLLM")
     waiter = Waiter(Server(options.port, secrets.api_key), options.served_model_name, _STARTED)
     generates = found.generates(options.flags)
     try:

@@ -147,7 +147,10 @@ class _Model:
         self.cpu = cpu
 
     def weights_on_one(self, tensor: int, pipeline: int) -> int:
-        return max(0, math.ceil(self.weights / (tensor * pipeline)) - self._offload)
+        # Layers are not divided: the largest stage decides.
+        layers = max(1, self.shape.layers)
+        share = math.ceil(layers / pipeline) / layers if self.shape.layers else 1 / pipeline
+        return max(0, math.ceil(self.weights * share / tensor) - self._offload)
 
     def overhead(self, tensor: int) -> int:
         """Return what vLLM works with on one GPU: context, activations of the largest batch, logits."""
@@ -283,7 +286,7 @@ def _indivisible(model: _Model, tensor: int, pipeline: int, needed: int) -> Fit:
         error = f"--pipeline-parallel {pipeline} divides {shape.layers} layers, and each GPU needs one"
         return Fit(needed, model.available, None, "bad-parameter", error, f"Use at most {shape.layers}.")
     able = [n for n in range(1, min(shape.heads, MOST_GPUS) + 1) if _divides(shape, n, 1)]
-    error = f"--tensor-parallel {tensor} does not divide the model's {shape.heads} attention heads evenly"
+    error = f"--tensor-parallel {tensor} does not divide the model's {shape.heads} attention heads ({shape.kv_heads} of KV) evenly"
     return Fit(needed, model.available, None, "bad-parameter", error, f"Use one of {', '.join(map(str, able))}.")
 
 
