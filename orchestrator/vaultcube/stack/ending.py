@@ -41,8 +41,9 @@ def ended_first(plan: Plan, exits: list[Exit]) -> list[Exit]:
     work = workload_only(exits)
     if not plan.servers:
         return work
-    fallen = [exit_ for exit_ in work if exit_.service != plan.service and not exit_.stopped and exit_.exit_code]
-    return fallen or [exit_ for exit_ in work if exit_.service == plan.service and plan.command]
+    servers = {server.service for server in plan.servers}
+    fallen = [exit_ for exit_ in work if exit_.service in servers and not exit_.stopped and exit_.exit_code]
+    return fallen or [exit_ for exit_ in work if plan.command and exit_.service == plan.service]
 
 
 def grace_s(plan: Plan) -> int:
@@ -69,7 +70,8 @@ def clean_up(plan: Plan, directory: RunDirectory, docker: Docker) -> list[Exit]:
         logs = docker.call(["compose", "--project-name", plan.run_id, "logs", "--no-color", "--timestamps"])
         # The log is a convenience: a full disk must not keep the containers.
         with contextlib.suppress(VaultCubeError):
-            directory.write(LOG, logs.stdout)
+            # Compose clears lines of a terminal even where there is none.
+            directory.write(LOG, logs.stdout.replace("\x1b[2K", ""))
     docker.remove_project(plan.run_id, grace_s=grace_s(plan))
     forget_secrets(plan.run_id)
     # An `up` that was cut short may have left a request with the engine that it only now carries out.
