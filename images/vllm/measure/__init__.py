@@ -1,1 +1,1 @@
-"""Measures a server of a language model."""
+"""Measures a vLLM server: asks it questions with known answers, then has `vllm bench serve` put load on it."""
