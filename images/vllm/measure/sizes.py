@@ -26,6 +26,6 @@ def level_requests(concurrency: int, a_stream: int, min_seconds: float, request_
         min_seconds: how long the level lasts at least.
         request_s: what a request took at this concurrency; None or 0 when nobody knows.
     """
-    needed = math.ceil(min_seconds * MARGIN / request_s) if request_s else 0
     most = max(a_stream, MOST // concurrency)
-    return concurrency * max(a_stream, min(needed, most))
+    needed = min(min_seconds * MARGIN / request_s, most) if request_s else 0
+    return concurrency * max(a_stream, math.ceil(needed))

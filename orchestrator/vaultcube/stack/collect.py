@@ -132,9 +132,13 @@ def strayed(plan: Plan, events: Sequence[AnyEvent]) -> list[str]:
         found += [
             f"the workload ran with {name} {event.params[name]}, and {plan.params[name]} was planned"
             for name in names
-            if event.params[name] != plan.params[name]
+            if event.params[name] != _as_json(plan.params[name])
         ]
     return found
+
+
+def _as_json(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def compose_sha256(directory: RunDirectory) -> str | None:

@@ -13,7 +13,7 @@ from vaultcube.errors import RunTimeoutError
 from vaultcube.gpu.leases import Holder
 from vaultcube.results.schema import Provenance, Result, Status, Verdict
 from vaultcube.results.store import PLAN, RunDirectory, RunStore
-from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events
+from vaultcube.stack.collect import RESOLVED, build_result, compose_sha256, read_events, strayed
 from vaultcube.stack.ending import read_plan
 from vaultcube.stack.outcome import Outcome
 from vaultcube.stack.plan import Plan
@@ -143,3 +143,13 @@ def test_a_workload_that_is_not_the_planned_one_gets_no_verdict_on_its_timings(t
         "the workload ran with precision bf16, and fp32 was planned",
     ]
     assert {check.verdict for check in found.checks[:2]} == {Verdict.INVALID}
+
+
+def test_a_list_that_went_through_json_is_the_same_list(tmp_path: Path) -> None:
+    directory = recorded(tmp_path, "good", plan(given={"windows": 5}))
+    asked = read_plan(directory).model_copy(update={"params": {"flags": ("--x", "1")}})
+    (started, *_) = read_events(directory).events
+    same = started.model_copy(update={"params": {"flags": ["--x", "1"]}})
+    other = started.model_copy(update={"params": {"flags": ["--x"]}})
+    assert strayed(asked, [same]) == []
+    assert len(strayed(asked, [other])) == 1
