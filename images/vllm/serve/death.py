@@ -130,13 +130,13 @@ CAUSES = (
 _PREFIX = re.compile(
     r"^(?:\([\w. +-]+ pid=\d+\)\s?)?(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\]\s?)?"
 )
-# Frames of a traceback, the code below them, and marks under that.
-_FRAME = re.compile(r'^\s*File ".*", line \d+, in |^\s*Traceback \(most recent call last\)|^\s*[\^~]+\s*$|^\s{4}')
+# Frames of a traceback, the code below them and marks under that; pydantic indents what it has to say.
+_FRAME = re.compile(r"^\s{2,}(?!Value error)|^\s*Traceback \(most recent call last\)")
 _EMPTY_WORDS = ("During handling of the above exception", "The above exception was the direct cause", "nanobind:")
 _EXCEPTION = re.compile(r"^(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b")
 _LONGEST_CONTEXT = re.compile(r"estimated maximum model length is (\d+)|can be stored in KV cache \((\d+)\)")
-# What uvicorn says of its own doings.
-_CHATTER = re.compile(r"^INFO:\s")
+# uvicorn on its own doings, progress bars, warnings of libraries.
+_CHATTER = re.compile(r"^INFO:\s|\d+% Completed \||\d+%\|.*\||^\[?W\d{4} |\b\w*Warning: ")
 _SUPPORTED = re.compile(r" Supported architectures: .*")
 _VAGUE = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError|See root cause"
@@ -156,7 +156,12 @@ def telling(lines: Sequence[str], most: int = SHOWN_LINES) -> list[str]:
         text = bare(line).rstrip()
         if match and match["level"] in {"INFO", "DEBUG", "WARNING"}:
             continue
-        if not text.strip() or _FRAME.match(text) or _CHATTER.match(text) or any(word in text for word in _EMPTY_WORDS):
+        if (
+            not text.strip()
+            or _FRAME.match(text)
+            or _CHATTER.search(text)
+            or any(word in text for word in _EMPTY_WORDS)
+        ):
             continue
         # pydantic's word for it, and a list of everything that would be supported.
         text = _SUPPORTED.sub("", text.strip().removeprefix("Value error, "))[:_LONGEST_LINE]

@@ -20,9 +20,9 @@ from serve.secrets import Secrets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-METRICS_TIMEOUT_S = 5.0
-ANSWER_TIMEOUT_S = 20.0
-"""Both together stay below the timeout of the compose file's healthcheck."""
+METRICS_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 5.0
+"""With two looks at the metrics this stays below the timeout of the compose file's healthcheck, 10 s."""
 
 _COUNTERS = re.compile(
     r"^vllm:(?:generation_tokens_total|prompt_tokens_total|request_success_total)(?:\{.*\})? (\S+)$", re.MULTILINE

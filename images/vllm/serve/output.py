@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KEPT_LINES = 400
 _CHUNK_BYTES = 65536
 _CLOSE_S = 5.0
+# Some versions of vLLM colour their prefixes for terminals and files alike.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Our own looking after the server, which would fill the log.
 _OURS = re.compile(r'"GET /(?:health|metrics|ping) HTTP/1\.1" 200')
 
@@ -85,7 +87,7 @@ class Output:
         return last
 
     def _take(self, raw: bytes, *, shown: bool) -> None:
-        text = self._secrets.strike(raw.decode("utf-8", "replace")).rstrip("\r")
+        text = _COLOUR.sub("", self._secrets.strike(raw.decode("utf-8", "replace")))
         if self._loading and (stage := self.log.feed(text)):
             self._stages.put(stage)
         if not shown or _OURS.search(text):
