@@ -118,10 +118,11 @@ def _bench(
     else:
         secrets = given_secrets(hf_token_file) if isinstance(workload, Service) else {}
         session = bench.Session(workload, request, profile=profile, results_root=root, probe=ctx.obj, secrets=secrets)
+    servers = (params.get("replicas") or 1) if isinstance(workload, Service) else 0
     if dry_run:
         sys.stdout.write(terminal.dry_run(session.plan(), session.directory_path(), as_json=json))
         return
-    with progress.job_progress(sys.stderr) as shown:
+    with progress.job_progress(sys.stderr, servers) as shown:
         result, directory = session.run(shown)
     try:
         sys.stdout.write(result.to_json() if json else terminal.result(result, directory, color=colored(sys.stdout)))

@@ -118,7 +118,7 @@ def _up(
     if dry_run:
         sys.stdout.write(terminal.dry_run(session.plan(), session.directory_path(), as_json=json))
         return
-    with progress.job_progress(sys.stderr) as shown:
+    with progress.job_progress(sys.stderr, params.get("replicas") or 1) as shown:
         found = session.up(shown)
     if isinstance(found, Result):
         # There is no service to print; the error says it all.

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
+from vaultcube.report.serving import describe_serving, stage_line
 from vaultcube.report.table import colored
-from vaultcube.results.events import AllReduce, AnyEvent, ErrorEvent, Phase, Progress, Started, one_line
+from vaultcube.results.events import AllReduce, AnyEvent, ErrorEvent, Phase, Progress, Stage, Started, one_line
 from vaultcube.stack.buildlog import BuildLog
 
 if TYPE_CHECKING:
@@ -18,10 +19,17 @@ QUIET_S = 10.0
 
 
 class JobProgress:
-    """Lines: every phase, and at most one a ten seconds in between."""
+    """Lines: every phase, and at most one a ten seconds in between.
 
-    def __init__(self, stream: IO[str]) -> None:
+    Args:
+        stream: where they go.
+        servers: how many servers a service has; 0 for a job.
+    """
+
+    def __init__(self, stream: IO[str], servers: int = 0) -> None:
         self.stream = stream
+        self.servers = servers
+        self._stages: dict[int, str] = {}
         self._began = time.monotonic()
         self._spoke = self._began
 
@@ -42,11 +50,29 @@ class JobProgress:
         if isinstance(event, Started):
             # Building the image says nothing about how long the workload takes.
             self._began = time.monotonic()
-        text = describe(event)
+        text = self._line(event)
         if text is not None:
             self.note(text)
+        elif isinstance(event, Stage):
+            self._stage(event)
         elif isinstance(event, Progress) and time.monotonic() - self._spoke > QUIET_S:
             self.note(f"  {event.done} of {event.total}, about {self._left(event):.0f} s left")
+
+    def _line(self, event: AnyEvent) -> str | None:
+        if not self.servers:
+            return describe(event)
+        return describe_serving(event, self._who(event.rank))
+
+    def _who(self, rank: int) -> str:
+        return f"server {rank}: " if self.servers > 1 and rank >= 0 else ""
+
+    def _stage(self, event: Stage) -> None:
+        """Show a stage when it begins, and how far it is now and then."""
+        text = stage_line(event)
+        fresh = self._stages.get(event.rank) != event.stage
+        if text is not None and (fresh or time.monotonic() - self._spoke > QUIET_S):
+            self._stages[event.rank] = event.stage
+            self.note(f"  {self._who(event.rank)}{text}")
 
     def _left(self, event: Progress) -> float:
         elapsed = time.monotonic() - self._began
@@ -56,8 +82,8 @@ class JobProgress:
 class BarProgress(JobProgress):
     """A bar with an ETA, and the lines above it."""
 
-    def __init__(self, stream: IO[str], bar: Bar) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: IO[str], bar: Bar, servers: int = 0) -> None:
+        super().__init__(stream, servers)
         self._bar = bar
         self._task = bar.add_task("starting", total=None)
 
@@ -76,7 +102,12 @@ class BarProgress(JobProgress):
             self._bar.reset(self._task, total=None, description=one_line(event.program))
         if isinstance(event, Progress):
             self._bar.update(self._task, completed=event.done, total=event.total)
-        text = describe(event)
+        if isinstance(event, Stage) and (doing := stage_line(event)) is not None:
+            share = (None, None) if event.fraction is None else (event.fraction, 1.0)
+            self._bar.update(
+                self._task, completed=share[0] or 0, total=share[1], description=f"{self._who(event.rank)}{doing}"[:60]
+            )
+        text = self._line(event)
         if text is not None:
             self.note(text)
 
@@ -95,10 +126,15 @@ def describe(event: AnyEvent) -> str | None:
 
 
 @contextmanager
-def job_progress(stream: IO[str]) -> Iterator[JobProgress]:
-    """Show progress on a stream for as long as the context lasts."""
+def job_progress(stream: IO[str], servers: int = 0) -> Iterator[JobProgress]:
+    """Show progress on a stream for as long as the context lasts.
+
+    Args:
+        stream: where it goes.
+        servers: how many servers a service has; 0 for a job.
+    """
     if not colored(stream):
-        yield JobProgress(stream)
+        yield JobProgress(stream, servers)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -107,4 +143,4 @@ def job_progress(stream: IO[str]) -> Iterator[JobProgress]:
     with Progress(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(file=stream), transient=True
     ) as bar:
-        yield BarProgress(stream, bar)
+        yield BarProgress(stream, bar, servers)

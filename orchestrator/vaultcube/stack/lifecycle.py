@@ -231,7 +231,8 @@ class JobRun:
             started = self.docker.shielded().ask(args)
         except VaultCubeError as error:
             return [f"whether another run used the CPU could not be found out: {error.message}"]
-        shared = sorted((others | set(started.split())) - {self.plan.run_id})
+        # An instance that is measured is no stranger to its own measurement.
+        shared = sorted((others | set(started.split())) - {self.plan.run_id, self.plan.target})
         return [f"run {other} used the CPU at the same time" for other in shared]
 
 

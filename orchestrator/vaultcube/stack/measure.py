@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from vaultcube.errors import NotFoundError, UsageError
@@ -84,10 +85,15 @@ class MeasureSession(Session):
         watcher.note(f"measuring {self.instance}, run {plan.target}")
         return plan, engine, None
 
-    def _made(self, plan: Plan, directory: RunDirectory) -> None:  # noqa: ARG002 - Session's signature
+    def _made(self, plan: Plan, directory: RunDirectory) -> None:
         """Take over what the servers said of their model and their start: a run is complete in itself."""
-        if self._target is not None:
-            directory.write(EVENTS, adopted(read_events(self._target)))
+        if self._target is None:
+            return
+        directory.write(EVENTS, adopted(read_events(self._target)))
+        uid, _, gid = plan.user.partition(":")
+        if int(uid) != os.getuid():
+            # The client goes on writing to it.
+            os.chown(directory.events, int(uid), int(gid))
 
 
 def adopted(log: EventLog) -> str:
