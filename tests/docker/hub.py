@@ -45,12 +45,8 @@ class Hub:
 
     def __enter__(self) -> Self:
         self.flowing.set()
-        hub = self
-
-        class Handler(_Handler):
-            found = hub
-
-        self._server = http.server.ThreadingHTTPServer((self.host, 0), Handler)
+        handler = type("Handler", (_Handler,), {"found": self})
+        self._server = http.server.ThreadingHTTPServer((self.host, 0), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self

@@ -12,8 +12,19 @@ HOST = "127.0.0.1"
 OK = 200
 
 
+_POOLING = ("/v1/embeddings", "/classify", "/pooling")
+
+
 class NoAnswerError(Exception):
-    """The server cannot be reached, or does not answer as it should."""
+    """The server cannot be reached, or does not answer as it should.
+
+    Attributes:
+        refused: it answered that it will not do this (a status of 400 to 499).
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 @dataclass(frozen=True)
@@ -56,8 +67,21 @@ class Server:
         """
         if generates:
             self.first_token(model, timeout_s)
-        else:
-            self._ask("POST", "/pooling", {"model": model, "input": "Hello"}, timeout_s)
+            return
+        body = {"model": model, "input": "Hello"}
+        # Which of them a model has depends on its kind, and on the version of vLLM.
+        *others, last = _POOLING
+        if not any(self._takes(path, body, timeout_s) for path in others):
+            self._ask("POST", last, body, timeout_s)
+
+    def _takes(self, path: str, body: dict[str, Any], timeout_s: float) -> bool:
+        try:
+            self._ask("POST", path, body, timeout_s)
+        except NoAnswerError as error:
+            if error.refused:
+                return False
+            raise
+        return True
 
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float, until: bytes | None = None
@@ -71,7 +95,8 @@ class Server:
             answer = connection.getresponse()
             if answer.status != OK:
                 text = answer.read(500).decode("utf-8", "replace")
-                raise NoAnswerError(f"{path} answered {answer.status}: {text}")
+                refused = 400 <= answer.status < 500  # noqa: PLR2004 - HTTP's own
+                raise NoAnswerError(f"{path} answered {answer.status}: {text}", refused=refused)
             if until is None:
                 return answer.read()
             for line in answer:

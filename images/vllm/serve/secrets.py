@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 FOLDER = Path("/run/secrets")
@@ -13,11 +14,13 @@ _SHORTEST = 4
 
 
 class Secrets:
-    """What the container was given. An empty file is no secret."""
+    """What the container was given, as files or in its environment. An empty one is no secret."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         """Read them all; a file that cannot be read counts as none."""
-        self._values = {variable: _read(folder / name) for name, variable in VARIABLES.items()}
+        self._values = {
+            variable: _read(folder / name) or os.environ.get(variable, "") for name, variable in VARIABLES.items()
+        }
 
     @property
     def token(self) -> str | None:

@@ -50,6 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(b'{"error": "Unauthorized"}', 401)
         elif how == "mute":
             self.answer(b"no", 500)
+        elif self.path in {"/v1/embeddings", "/classify"}:
+            self.answer(b'{"error": "The model does not support this"}', 400)
         elif self.path == "/pooling":
             self.answer(b'{"data": []}')
         else:

@@ -183,7 +183,14 @@ def test_secrets_go_by_environment_only(tmp_path: Path, monkeypatch: pytest.Monk
     assert secrets.strike("a sk-secret b hf_secret") == "a *** b ***"
 
 
-def test_an_empty_file_or_none_is_no_secret(tmp_path: Path) -> None:
+def test_a_secret_in_the_container_s_environment_is_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_given")
+    assert Secrets(tmp_path).strike("a hf_given") == "a ***"
+
+
+def test_an_empty_file_or_none_is_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "VLLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "hf_token").touch()
     secrets = Secrets(tmp_path)
     assert (secrets.token, secrets.api_key, secrets.environment()) == (None, None, {})
