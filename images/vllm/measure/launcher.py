@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from common import results
 from common.arguments import results_of
 from common.events import LAUNCHER, EventError, EventWriter
-from common.outcome import DONE, Problem, bad_parameter, events_unwritable, first_line, say
+from common.outcome import DONE, Problem, bad_parameter, events_unwritable, say
 from common.signals import Signals
 from measure import cli, probes, runner
 from measure.levels import Loader
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PROGRAM = "vllm-bench"
 TICKS = 10
 """Progress is told in this many parts of a level."""
+SHOWN_CHARS = 60
 PACKAGES = ("vllm", "torch", "transformers")
 
 
@@ -146,12 +147,18 @@ def _ask(server: Server, model: Model, replica: int | None, events: EventWriter,
     try:
         for fields in probes.ask_all(server, model):
             events.write("probe", **fields, replica=replica)
-            say(f"  {fields['name']}: {first_line(fields['answer'])}{_remarks(fields)}")
+            say(f"  {fields['name']}: {_printable(fields['answer'])}{_remarks(fields)}")
     except (NoAnswerError, RefusedError) as error:
         signals.check()
         message = f"{server.url} did not answer a question: {error}"
         code = "workload-failed" if server.alive() else "server-died"
         raise Problem(code, message, "see what the server's log says") from error
+
+
+def _printable(text: str) -> str:
+    """Return the beginning of what a model wrote in one line, without what could steer a terminal."""
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return line if len(line) <= SHOWN_CHARS else line[: SHOWN_CHARS - 3] + "..."
 
 
 def _remarks(fields: dict[str, Any]) -> str:
