@@ -208,18 +208,19 @@ def test_images_are_listed_whether_they_are_here_or_not(
     recording.says("image inspect", "[]", stderr="Error response from daemon: No such image: x\n", status=1)
     dispatch(["images", "list"])
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
-    assert [cell.strip() for cell in rows[1] if cell] == [
+    shown = {row[0]: [cell.strip() for cell in row if cell] for row in rows[1:]}
+    assert shown["vaultcube/pytorch:cu124"] == [
         "vaultcube/pytorch:cu124",
         "0123456789ab",
         "7.42 GB",
         "2026-01-01T02:17:15",
         "0.1.0",
     ]
-    assert "not built" in [cell.strip() for cell in rows[2]]
+    assert "not built" in shown["vaultcube/vllm:cpu"]
     dispatch(["images", "list", "--json"])
-    document = json.loads(capsys.readouterr().out)
-    assert document[0]["local"]["size_bytes"] == 7_420_000_000
-    assert document[1]["local"] is None
+    local = {one["name"]: one["local"] for one in json.loads(capsys.readouterr().out)}
+    assert local["vaultcube/pytorch:cu124"]["size_bytes"] == 7_420_000_000
+    assert local["vaultcube/vllm:cpu"] is None
 
 
 def test_a_built_image_is_named_with_its_size(recording: Recording, capsys: pytest.CaptureFixture[str]) -> None:

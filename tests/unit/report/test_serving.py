@@ -14,7 +14,7 @@ MODEL: dict[str, Any] = {"model": "org/name", "source": "hub", "random_weights":
 SPREAD = {"mean": 0.2, "p50": 0.1, "p90": 0.3, "p99": 0.4}
 LEVEL: dict[str, Any] = {
     "concurrency": 8, "requests": 9, "completed": 9, "failed": 0, "input_tokens": 9, "output_tokens": 9,
-    "elapsed_s": 2.0, "output_tokens_per_s": 4.5, "requests_per_s": 4.5, "ttft_s": SPREAD, "client": "vllm 0.10.2",
+    "elapsed_s": 2.0, "until_s": 9.0, "output_tokens_per_s": 4.5, "requests_per_s": 4.5, "ttft_s": SPREAD, "client": "vllm 0.10.2",
 }  # fmt: skip
 
 
