@@ -48,7 +48,8 @@ def describe_serving(event: AnyEvent, who: str) -> str | None:
         room = f", KV cache for {event.kv_cache_tokens} tokens" if event.kv_cache_tokens else ""
         return f"  {who}ready after {event.load_s:.1f} s{room}"
     if isinstance(event, Probe):
-        found = "the known answer" if event.correct else "another answer than the known one"
+        words = {True: "the known answer", False: "another answer than the known one", None: "answered"}
+        found = words[event.correct]
         return f"  question {one_line(event.name)}: {found}{'' if event.repeatable else ', and not the same twice'}"
     if isinstance(event, Level):
         failed = f", {event.failed} FAILED" if event.failed else ""

@@ -42,6 +42,7 @@ def test_what_a_server_is_doing() -> None:
         ("level", {**LEVEL, "failed": 2}, "  8 at once: 4.5 tokens/s, first token 100.0 ms, then - a token, 2 FAILED"),
         ("probe", {"name": "sum", "question": "?", "answer": "a", "correct": True, "repeatable": True}, "  question sum: the known answer"),
         ("probe", {"name": "sum", "question": "?", "answer": "a", "correct": False, "repeatable": False}, "  question sum: another answer than the known one, and not the same twice"),
+        ("probe", {"name": "greedy", "question": "?", "answer": "a", "correct": None, "repeatable": True}, "  question greedy: answered"),
         ("error", {"code": "x", "message": "no\x1b[2Jroom", "exit_code": 70}, "  no [2Jroom"),
         ("unheard-of", {}, None),
     ],
