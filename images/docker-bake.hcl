@@ -133,15 +133,15 @@ target "recorder-any" {
 target "_framework-cu124" {
   inherits = ["pytorch-cu124"]
   target   = "framework"
-  tags     = []
-  output   = ["type=cacheonly"]
+  # Without a name, a builder of the docker driver would leave it as an image of none.
+  tags = ["vaultcube/pytorch:cu124-framework"]
 }
 
 target "_framework-cu128" {
   inherits = ["pytorch-cu128"]
   target   = "framework"
-  tags     = []
-  output   = ["type=cacheonly"]
+  # Without a name, a builder of the docker driver would leave it as an image of none.
+  tags = ["vaultcube/pytorch:cu128-framework"]
 }
 
 target "vllm-cu124" {

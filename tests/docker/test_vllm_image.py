@@ -87,6 +87,8 @@ def test_a_new_volume_takes_the_modes_that_let_everybody_in() -> None:
             "run", "--rm", "--read-only", "--network=none", f"--volume={volume}:/cache", VLLM, "stat", "-c%a", "/cache"
         )
         assert said == "1777"
+        # What the build itself compiled would be root's.
+        assert docker("run", "--rm", "--network=none", VLLM, "ls", "-A", "/cache") == ""
     finally:
         docker("volume", "rm", volume, check=False)
 
@@ -117,7 +119,7 @@ def test_the_server_has_one_gpu_and_the_loopback_interface() -> None:
     assert service["image"] == "vaultcube/vllm:cu124"
     # What it is built FROM comes first.
     assert service["depends_on"]["results"]["condition"] == "service_completed_successfully"
-    assert resolved(*GPU)["services"]["results"]["image"] == "vaultcube/pytorch:cu124"
+    assert resolved(*GPU)["services"]["results"]["image"] == "vaultcube/pytorch:cu124-framework"
 
 
 def test_settings_reach_the_server_as_one_word_each_or_not_at_all() -> None:
@@ -143,6 +145,7 @@ def test_the_gpu_less_file_asks_for_no_gpu_and_no_pytorch_image() -> None:
     assert not services["vllm"]["deploy"]["resources"].get("reservations", {}).get("devices")
     assert {service["image"] for service in services.values()} == {VLLM}
     assert {service["build"]["args"]["FLAVOUR"] for service in services.values()} == {"cpu"}
+    assert not any(service["build"].get("target") for service in services.values())
     assert "tiny" in services["vllm"]["command"]
 
 

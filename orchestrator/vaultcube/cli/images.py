@@ -24,7 +24,7 @@ def build(
     image: Annotated[str, typer.Argument(help="Which image; see images list.")] = "pytorch",
     *,
     flavour: Annotated[
-        str | None, typer.Option(help="Which CUDA it carries.", show_default="cu124; any for the recorder")
+        str | None, typer.Option(help="Which CUDA it carries.", show_default="cu124; any for recorder and proxy")
     ] = None,
     base_image: Annotated[
         str | None,

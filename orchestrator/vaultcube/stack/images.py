@@ -132,8 +132,10 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     docker.probe_buildx()
     base = choose_base(docker, options.base_image)
     name = f"vaultcube/{image}:{target}"
-    before = docker.image(name)
-    if before is None:
+    # And what it is built FROM, where that is an image of ours.
+    names = [name, *([f"vaultcube/pytorch:{target}-framework"] if image == "vllm" and target != Flavour.CPU else [])]
+    before = {each: docker.image(each) for each in names}
+    if before[name] is None:
         check_space(docker, SMALL_BUILDS_BYTES.get(image, BUILD_SPACE_BYTES))
     environment = build_environment(options, base, os.environ)
     bakefile = asset("images") / "docker-bake.hcl"
@@ -144,13 +146,18 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
         seen = child.result()
     if not seen.ok:
         raise _build_error(log, base, name)
-    after = docker.image(name)
-    if before is not None and after is not None and before.id != after.id:
-        left = docker.image(before.id)
-        # It stays where a container still uses it, and where somebody gave it another name.
-        if left is not None and not left.tags:
-            docker.call(["image", "rm", before.id])
+    for each, old in before.items():
+        _remove_replaced(docker, old, docker.image(each))
     return name
+
+
+def _remove_replaced(docker: Docker, old: ImageInfo | None, new: ImageInfo | None) -> None:
+    if old is None or new is None or old.id == new.id:
+        return
+    left = docker.image(old.id)
+    # It stays where a container still uses it, and where somebody gave it another name.
+    if left is not None and not left.tags:
+        docker.call(["image", "rm", old.id])
 
 
 @contextmanager
