@@ -22,7 +22,6 @@ from common.arguments import results_of
 from common.children import Child
 from common.events import EventError, EventWriter
 from common.outcome import CANNOT_RUN_HERE, DONE, Problem, events_unwritable, say
-from common.processes import ended
 from common.signals import Signals
 from serve import cli, death, hub, model, state
 from serve.client import Server
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "vllm"
 _POLL_S = 0.1
+_IDLE_S = 0.25
 _GRACE_S = 6.0
 """vLLM ends within 2 s when nothing is being answered; compose waits longer than this before it kills everything."""
 _STARTED = time.monotonic()
@@ -159,8 +159,10 @@ def _run(
     try:
         waiter.start(generates=generates)
         ready = False
-        while not ended(child.process, _POLL_S):
+        # Slept through, not waited for: subprocess would look ten times as often, for as long as the server lives.
+        while child.process.poll() is None:
             signals.check()
+            time.sleep(_IDLE_S if ready else _POLL_S)
             if ready:
                 continue
             progress.follow(output.stages())
