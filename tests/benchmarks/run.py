@@ -32,7 +32,7 @@ WARMUP, WINDOWS, STEPS = 8, 5, 6
 Row = tuple[str, str, str, str, str]
 
 
-from tests.benchmarks import telemetry  # noqa: E402 - found by the line above
+from tests.benchmarks import serving, telemetry  # noqa: E402 - found by the line above
 from tests.rig.box import Box  # noqa: E402 - likewise
 
 
@@ -237,6 +237,25 @@ def recording(count: int) -> list[Row]:
     return [*found, cells]
 
 
+def server(count: int) -> list[Row]:
+    """Compare the start of a server, and its measurement, with vLLM and its own tool called by hand."""
+    ours, plain = in_turns(count, serving.our_start, serving.bare_start)
+    extra = statistics.median(ours) - statistics.median(plain)
+    values = f"{told(ours, 's')} / {told(plain, 's')}"
+    ratio = f"{statistics.median(ours) / statistics.median(plain):.2f}x ({extra:+.1f} s)"
+    rows = [("first token of `vaultcube up vllm`", "`vllm serve` in the same image", values, ratio, "1.05x or +2 s")]
+    with serving.loads() as (mine, by_hand):
+        mine(), by_hand()
+        rounds = [(mine(), by_hand()) for _ in range(count)]
+    for name in rounds[0][0]:
+        unit, scale = ("tokens/s", 1.0) if name == "tokens/s" else ("ms", 1000.0)
+        ours, plain = [one[0][name] for one in rounds], [one[1][name] for one in rounds]
+        ratio = f"{statistics.median(ours) / statistics.median(plain):.2f}x"
+        values = f"{told(ours, unit, scale)} / {told(plain, unit, scale)}"
+        rows.append((f"`bench vllm`: {name}", "`vllm bench serve`", values, ratio, "the spread of the right"))
+    return rows
+
+
 def machine() -> str:
     """Return one line about this machine and the versions."""
     cpu = next(
@@ -254,7 +273,10 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
     parser.add_argument("--count", type=int, default=15, help="rounds of the quick comparisons")
     parser.add_argument("--slow-count", type=int, default=4, help="rounds of the throughput comparison")
+    parser.add_argument("--only", type=int, choices=range(1, 7), help="measure one part (of six), and print it")
     args = parser.parse_args()
+    if args.only is not None and args.write:
+        parser.error("--write wants the whole table")
     rows: list[Row] = [("what", "beside", "median ± spread", "ratio", "bound"), ("---",) * 5]
     parts: list[Callable[[], list[Row]]] = [
         lambda: quick_verbs(args.count),
@@ -262,7 +284,10 @@ def main() -> None:
         lambda: start_of_a_run(max(args.count // 2, 4)),
         lambda: recording(max(args.slow_count, 3)),
         lambda: program(args.slow_count),
+        lambda: server(max(args.slow_count, 3)),
     ]
+    if args.only is not None:
+        parts = parts[args.only - 1 : args.only]
     for part in parts:
         rows += (found := part())
         print(*(f"{line[0]}: {line[3]} (bound {line[4]})" for line in found), sep="\n", file=sys.stderr, flush=True)
