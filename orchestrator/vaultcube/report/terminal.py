@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from vaultcube.report.levels import split
 from vaultcube.report.table import table
 from vaultcube.results.schema import Check, Metric, Result, Verdict
 from vaultcube.stack.assets import asset
@@ -14,7 +15,7 @@ from vaultcube.stack.plan import Plan
 from vaultcube.stack.summary import Summary
 
 # Units of figures that only the checks need.
-COUNTED = frozenset({"ranks", "elements", "GPUs", "events"})
+COUNTED = frozenset({"ranks", "elements", "GPUs", "events", "requests", "answers"})
 COLORS = {Verdict.PASS: 32, Verdict.FAIL: 31, Verdict.INVALID: 33, Verdict.UNAVAILABLE: 36}
 
 
@@ -26,11 +27,14 @@ def result(found: Result, directory: Path, *, color: bool) -> str:
     parts = [f"{run.workload} on {where}: {run.status} after {seconds:.0f} s\n"]
     if found.simulated:
         parts.append("SIMULATED: the GPUs are not real ones\n")
-    shown = {name: metric for name, metric in found.metrics.items() if metric.unit not in COUNTED}
+    whole, levels = split(found.metrics)
+    shown = {name: metric for name, metric in whole.items() if metric.unit not in COUNTED}
     if shown:
         parts.append(
             "\n" + table([("METRIC", "VALUE", "95 % INTERVAL"), *(_metric_row(*item) for item in shown.items())])
         )
+    if levels:
+        parts.append("\n" + levels)
     parts.append("\n" + _checks(found.checks, color=color))
     parts += [f"disturbed: {text}\n" for text in found.disturbances]
     parts.append(f"\nverdict {paint(found.verdict, color=color)}   kept in {directory}\n")
