@@ -41,6 +41,7 @@ LLAMA_70B = LLAMA_7B | {
     "max_position_embeddings": 8192,
     "vocab_size": 128256,
 }
+OK = 200
 BYTES_7B, BYTES_70B, BYTES_70B_AWQ = 13_476_839_424, 141_107_412_992, 39_770_000_384
 # One request or more, side by side: reads what to ask as JSON, writes [status, text] of each.
 ASKER = """
@@ -175,6 +176,13 @@ class Serving:
         )
         assert seen.returncode == 0, seen.stderr
         return [(status, text) for status, text in json.loads(seen.stdout)]
+
+    def answers(self, record: dict[str, Any]) -> bool:
+        """Say whether a service answers."""
+        try:
+            return self.ask(record["url"], "/health")[0][0] == OK
+        except AssertionError:
+            return False
 
     def complete(self, record: dict[str, Any], *, key: str = "", times: int = 1, tokens: int = 4) -> list[str]:
         """Have prompts completed, and return the id of each answer: it names the container that gave it."""

@@ -156,8 +156,12 @@ def main(argv: list[str]) -> int:
     if first.error:
         raise ValueError(f"Initial test run failed - Please check your benchmark arguments. Error: {first.error}")
     began = time.perf_counter()
+    answers = []
     with ThreadPoolExecutor(given.max_concurrency or given.num_prompts) as pool:
-        answers = list(pool.map(lambda number: ask(given, where, number), range(given.num_prompts)))
+        for answer in pool.map(lambda number: ask(given, where, number), range(given.num_prompts)):
+            answers.append(answer)
+            share = 100 * len(answers) // given.num_prompts
+            sys.stderr.write(f"\r{share:3d}%|####      | {len(answers)}/{given.num_prompts} [00:01<00:01,  2.00it/s]")
     found = report(given, answers, time.perf_counter() - began)
     sys.stdout.write(f"{' Serving Benchmark Result ':=^50}\nSuccessful requests: {found['completed']}\n")
     if given.save_result:

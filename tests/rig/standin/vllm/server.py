@@ -25,13 +25,15 @@ SETTINGS = "stand-in.json"
 DEFAULTS: dict[str, Any] = {
     # Seconds until it answers, once it began to load.
     "load_s": 0.2,
-    # Seconds a token takes, and how many times that the first.
-    "token_s": 0.004,
+    # Seconds a token takes, and how many times that the first. A card of 1.8 TB/s needs 0.0075 for a 7B in bf16.
+    "token_s": 0.01,
     "first_tokens": 3,
     # One of DEATHS: how it ends while it loads.
     "dies": "",
-    # Every so manieth completion fails; 0: none.
+    # Every so manieth answer of more than a token fails; 0: none.
     "fails_every": 0,
+    # Whether it prints its secrets, as libraries in trouble do.
+    "leaks": False,
 }
 # How the engine ends when it cannot serve, in the words of 0.10.2; the server then ends with 1.
 DEATHS = {
@@ -59,6 +61,8 @@ VALUED = (
     "--load-format",
 )
 BARE = ("--enforce-eager", "--trust-remote-code", "--disable-log-requests", "--skip-tokenizer-init")
+# What a good model knows: a word in a question, and the answer.
+KNOWN = {"France": "Paris", "7 times 8": "56", "Monday": "Tuesday", "of hot": "cold"}
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
 
 
@@ -121,6 +125,8 @@ class Model:
         engine = "(EngineCore_DP0 pid=77) "
         say("INFO 11-25 04:19:20 [__init__.py:216] Automatically detected platform cuda.")
         say(f"(APIServer pid=7) INFO 11-25 04:19:20 [api_server.py:1896] vLLM API server version {VERSION}")
+        if self.settings["leaks"]:
+            say(f"WARNING token {os.environ.get('HF_TOKEN')} for {os.environ.get('VLLM_API_KEY')}")
         say(f"{engine}INFO 11-25 04:19:21 [gpu_model_runner.py:2338] Starting to load model {self.root}...")
         for done in range(self.shards + 1):
             share = 100 * done // self.shards
@@ -177,6 +183,7 @@ class Server(ThreadingHTTPServer):
         self.tokens = 0
         self.finished = 0
         self.numbers = count(1)
+        self.longer = count(1)
         self.lock = threading.Lock()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -264,19 +271,19 @@ class Handler(BaseHTTPRequestHandler):
             )
             return
         every = settings["fails_every"]
-        if every and number % every == 0:
+        if every and wanted > 1 and next(server.longer) % every == 0:
             self._refuse("EngineCore encountered an issue.", HTTPStatus.INTERNAL_SERVER_ERROR)
             return
         server.count(prompt=asked)
-        usage = {"prompt_tokens": asked, "completion_tokens": wanted, "total_tokens": asked + wanted}
         kind = "chat.completion" if chat else "text_completion"
         # The host's name is the container's: a test can see who answered.
         head = {"id": f"cmpl-{socket.gethostname()}-{number}", "object": kind, "created": 0, "model": body["model"]}
-        told = [" " + WORDS[at % len(WORDS)] for at in range(wanted)]
+        told = said(prompt, wanted, stops=chat or "stop" in body)
+        usage = {"prompt_tokens": asked, "completion_tokens": len(told), "total_tokens": asked + len(told)}
         if body.get("stream"):
             self._stream(body, head, told, usage, chat=chat)
         else:
-            for at in range(wanted):
+            for at in range(len(told)):
                 self._token(at)
             text = "".join(told)
             answer = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -322,6 +329,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def said(prompt: str | list[int], wanted: int, *, stops: bool) -> list[str]:
+    """Return the tokens of an answer: to a question at the end of the prompt the right one, where it may stop early."""
+    question = prompt[-80:] if isinstance(prompt, str) else ""
+    known = next((answer for word, answer in KNOWN.items() if word in question), "")
+    return [f" {known}"] if known and stops else [" " + WORDS[at % len(WORDS)] for at in range(wanted)]
 
 
 def say(line: str) -> None:
