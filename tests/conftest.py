@@ -14,10 +14,8 @@ HERE = Path(__file__).resolve().parent
 TOGETHER = ("docker", "rig")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep a folder's tests together."""
-    for item in items:
-        folder = item.path.relative_to(HERE).parts[0]
-        if folder in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(folder))
+    folder = item.path.relative_to(HERE).parts[0]
+    if folder in TOGETHER:
+        item.add_marker(pytest.mark.xdist_group(folder))
