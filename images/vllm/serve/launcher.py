@@ -22,6 +22,7 @@ from common.arguments import results_of
 from common.children import Child
 from common.events import EventError, EventWriter
 from common.outcome import CANNOT_RUN_HERE, DONE, Problem, events_unwritable, say
+from common.processes import ended
 from common.signals import Signals
 from serve import cli, death, hub, model, state
 from serve.client import Server
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 PROGRAM = "vllm"
 _POLL_S = 0.1
 _IDLE_S = 0.25
+_DYING_S = 3.0
 _GRACE_S = 6.0
 """vLLM ends within 2 s when nothing is being answered; compose waits longer than this before it kills everything."""
 _STARTED = time.monotonic()
@@ -166,7 +168,8 @@ def _run(
             if ready:
                 continue
             progress.follow(output.stages())
-            if waiter.problem:
+            # One that dies over its first question says by its end why it did not answer.
+            if waiter.problem and not ended(child.process, _DYING_S):
                 raise waiter.problem
             if waiter.answer:
                 ready = True

@@ -48,6 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         key = os.environ.get("VLLM_API_KEY")
         if key and self.headers.get("Authorization") != f"Bearer {key}":
             self.answer(b'{"error": "Unauthorized"}', 401)
+        elif how == "dies asked":
+            os._exit(3)
         elif how == "mute":
             self.answer(b"no", 500)
         elif self.path in {"/v1/embeddings", "/classify"}:

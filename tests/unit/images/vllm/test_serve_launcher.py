@@ -184,6 +184,13 @@ def test_a_server_that_dies_while_it_is_used(serve: Callable[..., Served]) -> No
     assert error["message"].startswith("the server ended while it was used (exit code 3)")
 
 
+def test_a_server_that_dies_over_its_first_question(serve: Callable[..., Served]) -> None:
+    served = serve(FAKE="dies asked", log="kv-cache-too-small")
+    assert served.end() == 70
+    (error,) = served.events("error")
+    assert error["code"] == "gpu-memory"
+
+
 def test_a_model_that_does_not_answer_is_no_server(serve: Callable[..., Served]) -> None:
     served = serve(FAKE="mute")
     assert served.end() == 70
