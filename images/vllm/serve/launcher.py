@@ -178,7 +178,7 @@ def _run(
                 state.leave(state.State(options.port, options.served_model_name, generates))
                 progress.enter("ready", f"answers on port {options.port}")
                 say(f"vllm {options.served_model_name}: ready after {waiter.answer['load_s']:.1f} s")
-        signals.check()
+        # It has ended by itself: a signal that came meanwhile reached this process alone, and is no reason.
     finally:
         state.clear(options.port)
         waiter.stop()

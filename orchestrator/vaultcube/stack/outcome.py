@@ -25,7 +25,7 @@ from vaultcube.errors import (
     VaultCubeError,
     WorkloadError,
 )
-from vaultcube.results.events import AnyEvent, ErrorEvent, one_line
+from vaultcube.results.events import LAUNCHER_RANK, AnyEvent, ErrorEvent, one_line
 from vaultcube.results.schema import Status
 from vaultcube.stack.docker import Exit
 
@@ -101,7 +101,11 @@ def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeErro
 
 
 def _said(events: Sequence[AnyEvent], exit_code: int) -> ErrorEvent | None:
-    """Return the error event that explains an exit code: the first with that code, else the first at all."""
+    """Return the error event that explains an exit code: the first with that code, else the first at all.
+
+    What a client says of a server that is gone is no explanation where the server says why.
+    """
     errors = [event for event in events if isinstance(event, ErrorEvent)]
+    errors.sort(key=lambda event: event.rank == LAUNCHER_RANK and event.code == ServerDiedError.code)
     fitting = [event for event in errors if event.exit_code == exit_code]
     return next(iter(fitting or errors), None)

@@ -33,7 +33,8 @@ def ended(code: int, *, service: str = "ddp", oom_killed: bool = False) -> Exit:
 
 
 def said(exit_code: int, message: str, *, rank: int = 0, **more: Any) -> AnyEvent:
-    return event("error", rank=rank, code="some", message=message, exit_code=exit_code, **{"next_step": "", **more})
+    more = {"next_step": "", "code": "some", **more}
+    return event("error", rank=rank, message=message, exit_code=exit_code, **more)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,13 @@ def test_without_a_fitting_event_the_first_one_has_to_do() -> None:
     assert told is not None
     assert told.message == "first"
     assert told.next_step == WorkloadError.next_step
+
+
+def test_a_server_that_died_explains_itself_and_not_its_client() -> None:
+    client = said(70, "it no longer answers", rank=-1, code="server-died")
+    status, error = classify([ended(70)], [client, said(70, "a CUDA error", code="server-died")], None)
+    assert (status, str(error)) == (Status.FAILED, "a CUDA error")
+    assert str(classify([ended(70)], [client], None)[1]) == "it no longer answers"
 
 
 def test_what_a_container_says_is_one_line_that_steers_no_terminal() -> None:
