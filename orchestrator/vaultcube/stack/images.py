@@ -30,11 +30,19 @@ from vaultcube.stack.signals import Stop
 DEFAULT_BASE = "debian:bookworm-slim"
 # Made from the distribution's packages where no registry answers (scripts/base-image.sh).
 LOCAL_BASE = "vaultcube/base:bookworm"
-# What a build needs free at its worst: two copies of the layers (venv stage, image) and the cached wheels.
+# What a build needs free at its worst: two copies of PyTorch's layers (venv stage, image) and the cached wheels.
 # Measured for pytorch:cu124 (docs/performance.md); cu128's wheels are a quarter larger.
 BUILD_SPACE_BYTES = 18 * 10**9
-# Images without a framework in them.
-SMALL_BUILDS_BYTES = {"recorder": 10**9}
+# vLLM is installed where it stays, 3 GB and 1 GB of wheels, but PyTorch below it may have to be built as well. For the CPU
+# it is as much with the CPU build of PyTorch, and 8 GB more with the CUDA build.
+OTHER_SPACE_BYTES = {
+    "vllm:cu124": 24 * 10**9,
+    "vllm:cu128": 26 * 10**9,
+    "vllm:cpu": 12 * 10**9,
+    # Without a framework in them.
+    "proxy:any": 10**9,
+    "recorder:any": 10**9,
+}
 CA_VARIABLES = ("VAULTCUBE_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
 # pip's own setting; where it names a folder, its wheels are for our builds too.
 WHEELHOUSE_VARIABLE = "PIP_FIND_LINKS"
@@ -136,7 +144,7 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     names = [name, *([f"vaultcube/pytorch:{target}-framework"] if image == "vllm" and target != Flavour.CPU else [])]
     before = {each: docker.image(each) for each in names}
     if before[name] is None:
-        check_space(docker, SMALL_BUILDS_BYTES.get(image, BUILD_SPACE_BYTES))
+        check_space(docker, OTHER_SPACE_BYTES.get(f"{image}:{target}", BUILD_SPACE_BYTES))
     environment = build_environment(options, base, os.environ)
     bakefile = asset("images") / "docker-bake.hcl"
     args = ["buildx", "bake", "--file", str(bakefile), "--progress", "rawjson", f"{image}-{target}"]

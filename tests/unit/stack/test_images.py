@@ -22,8 +22,8 @@ from vaultcube.stack.images import (
     CA_VARIABLES,
     DEFAULT_BASE,
     LOCAL_BASE,
+    OTHER_SPACE_BYTES,
     PROXY_VARIABLES,
-    SMALL_BUILDS_BYTES,
     WHEELHOUSE_VARIABLE,
     BuildOptions,
     build,
@@ -242,7 +242,7 @@ def test_a_small_image_needs_little_room(recording: Recording, tmp_path: Path, m
     recording.says("buildx bake")
     for name in (NAME, "vaultcube/recorder:any"):
         absent(recording, name)
-    free = SMALL_BUILDS_BYTES["recorder"]
+    free = OTHER_SPACE_BYTES["recorder:any"]
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
     assert attempt("any", image="recorder")[0] == "vaultcube/recorder:any"
     with pytest.raises(DiskTooSmallError):
@@ -338,3 +338,20 @@ def test_the_replaced_image_goes(recording: Recording, tmp_path: Path) -> None:
 
 def test_the_replaced_image_stays_when_somebody_gave_it_a_name(recording: Recording, tmp_path: Path) -> None:
     assert replaced(recording, tmp_path, ["mine:before"]) == []
+
+
+def test_what_vllm_was_built_from_goes_with_it(recording: Recording, tmp_path: Path) -> None:
+    ready(recording)
+    built = tmp_path / "built"
+    for name in ("vllm:cu124", "pytorch:cu124-framework"):
+        old, new = (f'[{{"Id": "sha256:{name}-{age}", "Size": 1, "Created": "2026"}}]' for age in ("old", "new"))
+        asked = f"if [ -e {built} ]; then echo '{new}'; else echo '{old}'; fi"
+        recording.says(f"image inspect vaultcube/{name}", does=asked)
+        here(recording, f"sha256:{name}-old", identity=f"sha256:{name}-old")
+    recording.says("buildx bake", does=f"touch {built}")
+    recording.says("image rm")
+    attempt(image="vllm")
+    assert [call for call in recording.calls if call.startswith("image rm")] == [
+        "image rm sha256:vllm:cu124-old",
+        "image rm sha256:pytorch:cu124-framework-old",
+    ]
