@@ -34,7 +34,7 @@ LOCAL_BASE = "vaultcube/base:bookworm"
 # Measured for pytorch:cu124 (docs/performance.md); cu128's wheels are a quarter larger.
 BUILD_SPACE_BYTES = 18 * 10**9
 # vLLM is installed where it stays, 3 GB and 1 GB of wheels, but PyTorch below it may have to be built as well. For the CPU
-# it is as much with the CPU build of PyTorch, and 8 GB more with the CUDA build.
+# it is as much with the CPU build of PyTorch, and about 7 GB more with the CUDA build.
 OTHER_SPACE_BYTES = {
     "vllm:cu124": 24 * 10**9,
     "vllm:cu128": 26 * 10**9,
