@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 IMAGE = "vaultcube/pytorch:cu124"
+SERVING = ("vaultcube/vllm:cpu", "vaultcube/proxy:any")
 ROOT = Path(__file__).resolve().parents[2]
 # The least work there is: the tests look at what surrounds it.
 FAST = ["bench", "ddp", "--gpus", "none", "--model", "resnet18", "--batch-size", "2", "--image-size", "32"]
@@ -102,6 +103,14 @@ def image(engine: str) -> str:  # noqa: ARG001 - an image needs an engine
     if not docker("image", "ls", "--quiet", IMAGE):
         pytest.fail(f"these tests need {IMAGE} (make setup)")
     return IMAGE
+
+
+@pytest.fixture(scope="session")
+def serving_images(engine: str) -> None:  # noqa: ARG001 - an image needs an engine
+    """Fail without the images that serving on the CPU needs."""
+    for name in SERVING:
+        if not docker("image", "ls", "--quiet", name):
+            pytest.fail(f"these tests need {name} (make setup)")
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_a_server_that_cannot_start_is_not_measured(serving: Serving, model: Pat
 def test_a_server_that_dies_under_load_is_named(serving: Serving, model: Path) -> None:
     behave(model, token_s=0.2)
     child = serving.cube.start(*BENCH, "--model", str(model), "--no-probes")
-    until(lambda: events(serving, "progress"), START_S, "it is measured")
+    until(lambda: events(serving, "server") and events(serving, "progress"), START_S, "it is measured")
     (run,) = serving.cube.run_ids()
     inside = ["sh", "-c", "kill -SEGV $(grep -al 'vllm.serve' /proc/[0-9]*/cmdline | cut -d/ -f3 | tail -1)"]
     serving.engine.ask("exec", serving.containers(run)["vllm"], *inside)

@@ -147,13 +147,17 @@ def make_record(plan: Plan, events: Sequence[AnyEvent], *, up_s: float) -> Servi
 
 
 def example(url: str, model: str, *, generates: bool, key: bool) -> str:
-    """Return a curl command that asks the model something; it works for base models and chat models alike."""
+    """Return a curl command that asks the model something; it works for base models and chat models alike.
+
+    A key goes to curl through a pipe, from the shell's own echo: an argument would show it to whoever lists processes.
+    """
     body = {"model": model, "prompt": "The capital of France is", "max_tokens": 16}
     if not generates:
         body = {"model": model, "input": "The capital of France"}
-    header = ' -H "Authorization: Bearer $VLLM_API_KEY"' if key else ""
+    feed, header = ('echo "Authorization: Bearer $VLLM_API_KEY" | ', " -H @-") if key else ("", "")
     path = "completions" if generates else "embeddings"
-    return f"curl {url}/v1/{path} -H 'Content-Type: application/json'{header} -d {shlex.quote(json.dumps(body))}"
+    asked = f"{url}/v1/{path}{header} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
+    return f"{feed}curl {asked}"
 
 
 def finish_service(plan: Plan, directory: RunDirectory, docker: Docker) -> Result:

@@ -236,6 +236,8 @@ def test_the_example_is_one_that_works(*, generates: bool, key: bool, path: str,
     assert f"/v1/{path}" in found
     assert word in found
     assert ("$VLLM_API_KEY" in found) is key
+    # The key is no argument of curl's.
+    assert "$" not in found.partition("curl ")[2]
 
 
 def test_events_of_servers_are_taken_over_with_new_numbers() -> None:
