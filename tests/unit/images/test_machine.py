@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from ddp import machine
 
+from common import memory
 from common.outcome import Problem
 
 
@@ -53,13 +54,13 @@ def test_oom_kills_of_both_cgroup_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, kills: int
 ) -> None:
     (tmp_path / "counters").write_text(text)
-    monkeypatch.setattr(machine, "_OOM_COUNTERS", (str(tmp_path / "none"), str(tmp_path / "counters")))
-    assert machine.oom_kills() == kills
+    monkeypatch.setattr(memory, "_OOM_COUNTERS", (str(tmp_path / "none"), str(tmp_path / "counters")))
+    assert memory.oom_kills() == kills
 
 
 def test_without_counters_there_were_no_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_OOM_COUNTERS", (str(tmp_path / "none"),))
-    assert machine.oom_kills() == 0
+    monkeypatch.setattr(memory, "_OOM_COUNTERS", (str(tmp_path / "none"),))
+    assert memory.oom_kills() == 0
 
 
 def test_cpu_ranks_are_at_most_two() -> None:
