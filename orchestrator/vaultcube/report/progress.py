@@ -47,8 +47,8 @@ class JobProgress:
 
     def event(self, event: AnyEvent) -> None:
         """Show an event of the workload."""
-        if isinstance(event, Started):
-            # Building the image says nothing about how long the workload takes.
+        if isinstance(event, Started) or (isinstance(event, Progress) and not event.done):
+            # Building the image, or waiting for a server, says nothing about how long the measurement takes.
             self._began = time.monotonic()
         text = self._line(event)
         if text is not None:

@@ -91,6 +91,17 @@ def test_what_is_left_does_not_count_the_time_before_the_start() -> None:
     assert stream.getvalue().splitlines()[-1] == "  1 of 4, about 0 s left"
 
 
+def test_what_is_left_does_not_count_the_waiting_for_a_server() -> None:
+    stream = io.StringIO()
+    shown = JobProgress(stream, servers=1)
+    shown.event(START)
+    shown._began -= 3600
+    shown.event(event("progress", done=0, total=4))
+    long_ago(shown)
+    shown.event(event("progress", done=1, total=4))
+    assert stream.getvalue().splitlines()[-1] == "  1 of 4, about 0 s left"
+
+
 @pytest.mark.parametrize(("done", "total"), [(0, 4), (4, 4), (9, 4)])
 def test_odd_progress_is_shown_without_nonsense(done: int, total: int) -> None:
     stream = io.StringIO()
