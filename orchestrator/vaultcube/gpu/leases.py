@@ -52,6 +52,7 @@ class GpuContainer(NamedTuple):
         driver_capabilities: its NVIDIA_DRIVER_CAPABILITIES, None when unset.
         starting: created, and not started yet.
         pids: its processes, as far as they are known.
+        instance: the name of the service that it belongs to, or empty.
     """
 
     id: str
@@ -64,6 +65,7 @@ class GpuContainer(NamedTuple):
     driver_capabilities: str | None = None
     starting: bool = False
     pids: frozenset[int] = frozenset()
+    instance: str = ""
 
 
 class Holder(NamedTuple):
@@ -74,6 +76,7 @@ class Holder(NamedTuple):
         run: our run's id, or empty.
         pid: of the process; None for a container that asked the engine for the GPU.
         said: one phrase for messages.
+        instance: the name of our service, or empty.
     """
 
     kind: Literal["container", "process"]
@@ -81,6 +84,7 @@ class Holder(NamedTuple):
     run: str
     pid: int | None
     said: str
+    instance: str = ""
 
 
 class Lease(NamedTuple):
@@ -150,8 +154,10 @@ def derive(
 
 def _container(container: GpuContainer) -> Holder:
     said = f"container {container.name}" + (", which is about to start" if container.starting else "")
-    said = f"run {container.run} ({said})" if container.run else said
-    return Holder("container", container.name, container.run, None, said)
+    ours = f"instance {container.instance}" if container.instance else f"run {container.run}" if container.run else ""
+    return Holder(
+        "container", container.name, container.run, None, f"{ours} ({said})" if ours else said, container.instance
+    )
 
 
 def _process(pid: int, name: str) -> Holder:

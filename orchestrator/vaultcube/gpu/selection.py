@@ -179,6 +179,6 @@ def _instead(gpus: Sequence[Gpu], held: Held) -> str:
         return (
             f"--gpus {free} takes {'the free one' if free == 1 else f'the {free} free ones'}; --share takes held ones."
         )
-    runs = sorted({holder.run for gpu in gpus for holder in held.get(gpu.uuid, ()) if holder.run})
+    runs = sorted({holder.instance or holder.run for gpu in gpus for holder in held.get(gpu.uuid, ()) if holder.run})
     wait = f"Wait, or stop it with `vaultcube down {runs[0]}`" if len(runs) == 1 else "Wait until one is free"
     return f"{wait}; --share takes held ones."

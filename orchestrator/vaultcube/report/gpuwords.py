@@ -40,9 +40,9 @@ def held_by(state: GpuState, *, known: bool) -> str:
 
 
 def holder(one: Holder) -> str:
-    """Return one holder: our run's id says it all, a container or a process is named as such."""
+    """Return one holder: our service's name or our run's id says it all, a container or a process is named as such."""
     if one.run:
-        return one.run
+        return one.instance or one.run
     return f"container {one.name}" if one.kind == "container" else f"process {one.pid} {one.name}".rstrip()
 
 

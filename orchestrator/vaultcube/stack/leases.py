@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vaultcube.errors import RefusedError
 from vaultcube.gpu.leases import LABEL_ROLE, Card, DeviceRequest, GpuContainer, Leases, container_of, derive
-from vaultcube.stack.docker import LABEL_RUN, Docker
+from vaultcube.stack.docker import LABEL_INSTANCE, LABEL_RUN, Docker
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -96,6 +96,7 @@ def parse_container(raw: Mapping[str, Any]) -> GpuContainer:
         name=raw["Name"].removeprefix("/"),
         run=labels.get(LABEL_RUN, ""),
         role=labels.get(LABEL_ROLE, ""),
+        instance=labels.get(LABEL_INSTANCE, ""),
         requests=tuple(requests),
         runtime=host.get("Runtime") or "",
         visible_devices=env.get("NVIDIA_VISIBLE_DEVICES"),

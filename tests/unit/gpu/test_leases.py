@@ -173,6 +173,13 @@ def test_holders_are_named_as_a_person_knows_them() -> None:
     assert found.notes == ()
 
 
+def test_a_service_is_called_by_its_name() -> None:
+    run = "vllm-20260101-120000-ab12"
+    found = derive(BOX, [container(asks("0"), name=f"{run}-vllm-1", run=run, instance="chat")], {})
+    expected = Holder("container", f"{run}-vllm-1", run, None, f"instance chat (container {run}-vllm-1)", "chat")
+    assert found[UUIDS[0]] == (expected,)
+
+
 def test_a_process_belongs_to_its_container() -> None:
     asked = container(asks("0"), pids=frozenset({10, 11}))
     # Privileged, with the device files bound in: the engine was asked for nothing.
