@@ -143,7 +143,7 @@ def test_after_sigkill_ps_shows_the_orphan_and_down_judges_it(vaultcube: Vaultcu
     assert [one["keeper"] for one in json.loads(vaultcube("ps", "--json").stdout) if one["run"] == run] == [child.pid]
     child.kill()
     child.communicate(timeout=10)
-    assert f"{run}  ddp       running  -     nobody: vaultcube down" in vaultcube("ps").stdout
+    assert f"{run}  ddp       running  -     -        nobody: vaultcube down" in vaultcube("ps").stdout
     assert "[not-found]" in vaultcube("runs", "show", run).stderr
     listed = json.loads(vaultcube("runs", "list", "--json").stdout)
     assert [one["status"] for one in listed] == ["lost"]

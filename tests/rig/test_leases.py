@@ -244,6 +244,6 @@ def test_ps_shows_the_gpus_of_a_run(engine: RigEngine, vaultcube: Vaultcube, box
     until(lambda: engine.ask("ps", "--quiet"), 30, "it runs")
     (found,) = json.loads(vaultcube("ps", "--json").stdout)
     assert found["gpus"] == [{"index": index, "uuid": box.uuids[index]} for index in (1, 3)]
-    assert re.search(r"running  1, 3  pid", vaultcube("ps").stdout)
+    assert re.search(r"running  1, 3  - +pid", vaultcube("ps").stdout)
     images.pace(box.path, 0.001)
     child.communicate(timeout=60)
