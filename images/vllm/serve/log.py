@@ -1,7 +1,7 @@
 """What vLLM is doing, read from what it logs. Pure: lines in, findings out.
 
 Its log is no interface, so every pattern is one sentence of it that held over versions, tested on recorded text
-(0.32.0) and on sentences of the sources of 0.8.5.post1 and 0.10.2. What is not recognised changes nothing.
+(0.32.0); those of 0.8.5.post1 and 0.10.2 are from memory and not yet checked. What is not recognised changes nothing.
 """
 
 from __future__ import annotations

