@@ -74,7 +74,9 @@ def test_the_printed_curl_line_works_without_a_key(two: Running) -> None:
     assert json.loads(shell(f"{two.record['example']} --silent"))["model"] == "tiny"
 
 
-def test_both_answer(two: Running) -> None:
+def test_both_answer(two: Running, wait_for: Wait) -> None:
+    for name in ("vllm", "vllm-1"):
+        wait_for(lambda name=name: f"servers/{name} is UP, reason: Layer7" in docker("logs", proxy_of(two)), 10)  # type: ignore[misc]
     before = {name: served(two, two.containers()[name]) for name in ("vllm", "vllm-1")}
     assert complete(two, 12) == [200] * 12
     more = {name: served(two, two.containers()[name]) - count for name, count in before.items()}
@@ -108,4 +110,4 @@ def test_down_removes_all_of_it(two: Running) -> None:
     assert not two.cube.left_behind()
     log = (two.directory / "container.log").read_text()
     assert "vllm-1 " in log
-    assert two.result()["run"]["status"] in {"completed", "interrupted"}
+    assert two.result()["run"]["status"] == "completed"

@@ -99,7 +99,9 @@ def _standing(containers: Sequence[Container], record: ServiceRecord) -> str:
         return ", ".join(states)
     if any("(unhealthy)" in one.status for one in containers):
         return "unhealthy"
-    return "ready" if len(containers) >= record.servers else "partly gone"
+    # Several servers have a proxy in front of them.
+    whole = record.servers + (record.servers > 1)
+    return "ready" if len(containers) >= whole else "partly gone"
 
 
 def with_gpus(found: Sequence[Instance], docker: Docker) -> list[Instance]:

@@ -27,7 +27,7 @@ from vaultcube.stack.outcome import Outcome, classify
 from vaultcube.stack.plan import Address, Plan
 from vaultcube.stack.secrets import API_KEY
 
-# A proxy looks at its servers every two seconds.
+# A proxy looks twice a second for servers that begin to answer.
 ADDRESS_LIMIT_S = 20.0
 ASK_S = 5.0
 # So that it comes back after a restart of the engine or the machine; only what has worked once is worth that.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -13,8 +14,29 @@ from vaultcube.errors import NotFoundError, UsageError
 from vaultcube.gpu.readings import NvmlError
 from vaultcube.results.lock import locked
 from vaultcube.results.schema import Gpu
+from vaultcube.results.service import ServiceRecord
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.instances import HeldGpu, Instance, instances, pick, with_gpus
+
+RECORD = ServiceRecord(
+    name="mine",
+    run="vllm-a",
+    workload="vllm",
+    url="http://127.0.0.1:8000",
+    model="tiny",
+    device="cpu",
+    gpus=(),
+    simulated=False,
+    servers=1,
+    ready=datetime(2026, 1, 1, tzinfo=UTC),
+    load_s=1.0,
+    first_token_s=1.1,
+    up_s=2.0,
+    key_needed=False,
+    random_weights=True,
+    example="curl",
+    stop="vaultcube down mine",
+)
 
 
 def row(run: str, state: str, directory: str = "") -> str:
@@ -46,6 +68,27 @@ def test_runs_are_put_together_from_containers_and_networks(recording: Recording
         Instance("ddp-d", "ddp", "created", None, "/nonsuch"),
     ]
     assert found[0].as_dict()["keeper"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("states", "servers", "state"),
+    [
+        (["running"], 1, "ready"),
+        (["running"] * 3, 2, "ready"),
+        # The proxy and one of its two servers.
+        (["running"] * 2, 2, "partly gone"),
+        (["running", "running", "exited"], 2, "exited, running"),
+    ],
+)
+def test_a_service_is_ready_when_all_of_it_runs(
+    recording: Recording, tmp_path: Path, states: list[str], servers: int, state: str
+) -> None:
+    (tmp_path / "service.json").write_text(RECORD.model_copy(update={"servers": servers}).to_json())
+    rows = [json.dumps(["a" * 64, "c", one, "Up 5 s", "vllm-a", "vllm", str(tmp_path), "mine"]) for one in states]
+    recording.says("ps", "\n".join(rows) + "\n")
+    recording.says("network")
+    (found,) = instances(Docker())
+    assert (found.name, found.state, found.url) == ("mine", state, RECORD.url)
 
 
 # --- their GPUs --------------------------------------------------------------------------------------------------
