@@ -38,7 +38,7 @@ def call(*argv: str) -> str:
 def first_token(port: int) -> bool:
     """Ask for one token, and say whether it came."""
     body = json.dumps({"model": "tiny", "prompt": "a", "max_tokens": 1}).encode()
-    request = urllib.request.Request(  # noqa: S310 - the address is written here
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/completions", body, {"Content-Type": "application/json"}
     )
     try:

@@ -34,8 +34,8 @@ def line(seq: int, kind: str, rank: int = 0, **fields: Any) -> str:
     return json.dumps(envelope | fields) + "\n"
 
 
-MODEL = {"model": "tiny", "source": "tiny", "random_weights": True, "generates": True}
-READY = {"version": "0.32.0", "model": "tiny", "load_s": 80.0, "first_token_s": 81.5}
+MODEL: dict[str, Any] = {"model": "tiny", "source": "tiny", "random_weights": True, "generates": True}
+READY: dict[str, Any] = {"version": "0.32.0", "model": "tiny", "load_s": 80.0, "first_token_s": 81.5}
 
 
 class Engine:
@@ -76,7 +76,7 @@ class Engine:
         self.docker.says(f"compose --project-name {RUN} logs", stdout="vllm-1  | said\n")
         self.docker.says("volume create")
         self.docker.says("update --restart")
-        self.docker.says("wait", **({"does": "sleep 60"} if exit_code is None else {}))
+        self.docker.says("wait", does="sleep 60" if exit_code is None else ":")
         self.docker.says("stop")
         self.docker.says("inspect", stdout=json.dumps(inspected))
         self.docker.says("ps", does=f"[ -e '{gone}' ] || cat '{self.docker.folder / 'rows'}'")
