@@ -19,6 +19,10 @@ def running(record: ServiceRecord) -> str:
     ]
     if record.key_needed:
         lines.insert(3, "              VLLM_API_KEY is the key that you gave it")
+    if not record.reachable:
+        lines.insert(
+            2, "  UNREACHED: that address does not answer on this machine, though the server does: a firewall?"
+        )
     if record.random_weights:
         lines.insert(1, "  RANDOM WEIGHTS: this model proves the path, and what it answers means nothing")
     if record.simulated:

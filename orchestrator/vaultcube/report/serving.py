@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vaultcube.errors import InterruptedRunError
 from vaultcube.results.events import (
     AnyEvent,
     ErrorEvent,
@@ -58,7 +59,8 @@ def describe_serving(event: AnyEvent, who: str) -> str | None:
             f"  {event.concurrency} at once{alone}: {event.output_tokens_per_s:.1f} tokens/s, first token "
             f"{_ms(event.ttft_s)}, then {_ms(event.tpot_s)} a token{failed}"
         )
-    if isinstance(event, ErrorEvent):
+    if isinstance(event, ErrorEvent) and event.code != InterruptedRunError.code:
+        # Whoever stopped it says so.
         return f"  {who}{one_line(event.message)}"
     return None
 

@@ -23,7 +23,8 @@ class ServiceRecord(Model):
         servers: how many there are behind the address.
         load_s: seconds until the slowest of them answered, from the start of its program.
         first_token_s: until the first token of the slowest; null for a model that generates none.
-        up_s: until the address answered, from the start of the containers.
+        reachable: whether the address answered when it was tried from this machine.
+        up_s: until then, from the start of the containers.
         key_needed: whether clients must send an API key.
         example: a command that asks it something.
         stop: the command that stops it.
@@ -42,6 +43,7 @@ class ServiceRecord(Model):
     ready: datetime
     load_s: float
     first_token_s: float | None
+    reachable: bool = True
     up_s: float
     key_needed: bool
     random_weights: bool

@@ -70,7 +70,10 @@ class Container(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """How a container stands: running or not, exit code, killed for memory, the image it ran, whether we stopped it."""
+    """How a container stands: running or not, exit code, killed for memory, the image it ran, whether we stopped it.
+
+    `started` is when it last did, as the engine says it (RFC 3339).
+    """
 
     id: str
     service: str
@@ -80,6 +83,7 @@ class Exit(NamedTuple):
     error: str
     image_id: str
     stopped: bool = False
+    started: str = ""
 
 
 class Docker:
@@ -303,6 +307,7 @@ def _exit(raw: Mapping[str, Any]) -> Exit:
         oom_killed=bool(state.get("OOMKilled")),
         error=state.get("Error") or "",
         image_id=raw["Image"],
+        started=state.get("StartedAt") or "",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ def instances(docker: Docker) -> list[Instance]:
         by_run[container.run].append(container)
     for run in networks:
         by_run.setdefault(run, [])
-    return [_instance(run, found) for run, found in sorted(by_run.items())]
+    return [_instance(run, found, docker) for run, found in sorted(by_run.items())]
 
 
-def _instance(run: str, containers: list[Container]) -> Instance:
+def _instance(run: str, containers: list[Container], docker: Docker) -> Instance:
     if not containers:
         return Instance(run, "", "network left", None, "")
     first = containers[0]
@@ -89,16 +90,20 @@ def _instance(run: str, containers: list[Container]) -> Instance:
     record = read_record(RunDirectory(Path(first.run_dir))) if first.run_dir else None
     if record is None:
         return replace(found, state="loading" if looked_after_by and state == "running" else state)
-    return replace(found, state=_standing(containers, record), url=record.url)
+    return replace(found, state=_standing(containers, record, docker), url=record.url)
 
 
-def _standing(containers: Sequence[Container], record: ServiceRecord) -> str:
+def _standing(containers: Sequence[Container], record: ServiceRecord, docker: Docker) -> str:
     """Return how a service that once answered stands: by the engine's health checks of its servers."""
     states = sorted({one.state for one in containers})
     if states != ["running"]:
         return ", ".join(states)
     if any("(unhealthy)" in one.status for one in containers):
         return "unhealthy"
+    # Its first check may be due yet; one that started after it had answered was started again.
+    young = docker.exits([one.id for one in containers if "(health: starting)" in one.status])
+    if any(datetime.fromisoformat(one.started) > record.ready for one in young):
+        return "loading again"
     # Several servers have a proxy in front of them.
     whole = record.servers + (record.servers > 1)
     return "ready" if len(containers) >= whole else "partly gone"

@@ -75,12 +75,23 @@ def classify(
         return Status.FAILED, cause
     if not exits:
         return Status.FAILED, ContainerKilledError("the container is gone: somebody removed it")
-    worst = max(exits, key=lambda exit_: (exit_.oom_killed and exit_.exit_code > 0, exit_.exit_code))
+    worst = max(
+        _explained(exits, events), key=lambda exit_: (exit_.oom_killed and exit_.exit_code > 0, exit_.exit_code)
+    )
     if worst.oom_killed and worst.exit_code:
         return Status.FAILED, ContainerMemoryError(f"{worst.service} was killed at its memory limit")
     if worst.exit_code == 0:
         return Status.COMPLETED, None
     return _failed(worst, _said(events, worst.exit_code))
+
+
+def _explained(exits: Sequence[Exit], events: Sequence[AnyEvent]) -> Sequence[Exit]:
+    """Return the exits without that of a client whose server was gone, where the server says why it went."""
+    errors = [event for event in events if isinstance(event, ErrorEvent) and event.exit_code != EXIT_INTERRUPTED]
+    why = {event.exit_code for event in errors if event.rank != LAUNCHER_RANK}
+    if not any(event.rank == LAUNCHER_RANK and event.code == ServerDiedError.code for event in errors):
+        return exits
+    return [exit_ for exit_ in exits if exit_.exit_code in why or exit_.oom_killed] or exits
 
 
 def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeError]:

@@ -53,8 +53,7 @@ class ServiceRun(JobRun):
             self._resolve()
             self._follow()
             if self._arrived():
-                self._try_address()
-                return self._keep_running(began)
+                return self._keep_running(began, reachable=self._reached())
             cause: VaultCubeError | None = self._fell()
         except VaultCubeError as error:
             cause = error
@@ -86,15 +85,18 @@ class ServiceRun(JobRun):
             next_step=f"Read `vaultcube logs {self.plan.run_id}`.",
         )
 
-    def _try_address(self) -> None:
-        """Wait until the published address answers. An engine on another machine cannot be asked from here."""
+    def _reached(self) -> bool:
+        """Wait until the published address answers, and say whether it did: a firewall can stand in its way."""
         deadline = time.monotonic() + ADDRESS_LIMIT_S
-        while self.plan.address and not answers(self.plan.address) and time.monotonic() < deadline:
+        while self.plan.address and not answers(self.plan.address):
+            if time.monotonic() > deadline:
+                return False
             self.stop.wait(POLL_S)
             self.stop.check()
+        return True
 
-    def _keep_running(self, began: float) -> ServiceRecord:
-        record = make_record(self.plan, self.log.events, up_s=time.monotonic() - began)
+    def _keep_running(self, began: float, *, reachable: bool) -> ServiceRecord:
+        record = make_record(self.plan, self.log.events, up_s=time.monotonic() - began, reachable=reachable)
         self.directory.write(SERVICE, record.to_json())
         self.docker.ask([*RESTART, *(one.id for one in self.docker.containers(self.plan.run_id))])
         return record
@@ -112,13 +114,14 @@ def answers(address: Address) -> bool:
         connection.close()
 
 
-def make_record(plan: Plan, events: Sequence[AnyEvent], *, up_s: float) -> ServiceRecord:
+def make_record(plan: Plan, events: Sequence[AnyEvent], *, up_s: float, reachable: bool = True) -> ServiceRecord:
     """Return what is to be known of a service whose servers have all answered.
 
     Args:
         plan: what was started.
         events: what its servers said.
         up_s: how long it took, in seconds.
+        reachable: whether its address answered.
     """
     ready = [event for event in events if isinstance(event, ServerReady)]
     model = next((event for event in events if isinstance(event, ModelEvent)), None)
@@ -138,6 +141,7 @@ def make_record(plan: Plan, events: Sequence[AnyEvent], *, up_s: float) -> Servi
         ready=utc_now(),
         load_s=max(event.load_s for event in ready),
         first_token_s=max(tokens) if tokens else None,
+        reachable=reachable,
         up_s=up_s,
         key_needed=key,
         random_weights=model is not None and model.random_weights,

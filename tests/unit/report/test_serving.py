@@ -37,6 +37,8 @@ def test_what_a_server_is_doing() -> None:
     [
         ("model", {**MODEL, "weights_bytes": 15 * 10**9}, "  org/name, 15.0 GB of weights"),
         ("model", MODEL, "  org/name"),
+        ("error", {"code": "gpu-memory", "message": "no room", "exit_code": 69}, "  no room"),
+        ("error", {"code": "interrupted", "message": "stopped by SIGTERM", "exit_code": 75}, None),
         ("server", {"version": "1", "model": "m", "load_s": 9.5}, "  ready after 9.5 s"),
         ("level", LEVEL, "  8 at once: 4.5 tokens/s, first token 100.0 ms, then - a token"),
         ("level", {**LEVEL, "failed": 2}, "  8 at once: 4.5 tokens/s, first token 100.0 ms, then - a token, 2 FAILED"),

@@ -91,6 +91,27 @@ def test_a_service_is_ready_when_all_of_it_runs(
     assert (found.name, found.state, found.url) == ("mine", state, RECORD.url)
 
 
+@pytest.mark.parametrize(
+    ("status", "started", "state"),
+    [
+        ("Up 3 s (health: starting)", "2025-12-31T23:58:00.123456789Z", "ready"),
+        ("Up 3 s (health: starting)", "2026-01-01T00:00:05.123456789Z", "loading again"),
+        ("Up 3 s (healthy)", "2026-01-01T00:00:05.123456789Z", "ready"),
+        ("Up 3 s (unhealthy)", "2025-12-31T23:58:00.123456789Z", "unhealthy"),
+    ],
+)
+def test_a_server_that_was_started_again_is_not_called_ready(
+    recording: Recording, tmp_path: Path, status: str, started: str, state: str
+) -> None:
+    (tmp_path / "service.json").write_text(RECORD.to_json())
+    recording.says("ps", json.dumps(["a" * 64, "c", "running", status, "vllm-a", "vllm", str(tmp_path), "mine"]) + "\n")
+    recording.says("network")
+    how = {"Running": True, "ExitCode": 0, "StartedAt": started}
+    recording.says_json("inspect", [{"Id": "a" * 64, "State": how, "Config": {}, "Image": "sha256:1"}])
+    (found,) = instances(Docker())
+    assert found.state == state
+
+
 # --- their GPUs --------------------------------------------------------------------------------------------------
 
 RECORDED = json.loads((DATA / "docker" / "gpu-containers.json").read_text())

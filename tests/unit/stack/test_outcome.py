@@ -15,6 +15,7 @@ from vaultcube.errors import (
     EngineLostError,
     FlavourError,
     InterruptedRunError,
+    ModelTooLargeError,
     RunTimeoutError,
     StartError,
     VaultCubeError,
@@ -85,6 +86,19 @@ def test_a_server_that_died_explains_itself_and_not_its_client() -> None:
     status, error = classify([ended(70)], [client, said(70, "a CUDA error", code="server-died")], None)
     assert (status, str(error)) == (Status.FAILED, "a CUDA error")
     assert str(classify([ended(70)], [client], None)[1]) == "it no longer answers"
+
+
+def test_a_server_that_was_refused_explains_itself_though_its_client_ends_with_more() -> None:
+    events = [
+        said(70, "it no longer answers", rank=-1, code="server-died"),
+        said(69, "too large", code="model-too-large"),
+    ]
+    both = [ended(69, service="vllm"), ended(70, service="client")]
+    _, told = classify(both, events, None)
+    assert (type(told), str(told)) == (ModelTooLargeError, "too large")
+    # One that was stopped is the reason too.
+    _, told = classify([ended(75, service="vllm"), ended(70, service="client")], [events[0], said(75, "stopped")], None)
+    assert str(told) == "vllm was stopped by somebody else"
 
 
 def test_what_a_container_says_is_one_line_that_steers_no_terminal() -> None:

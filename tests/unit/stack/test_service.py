@@ -14,6 +14,7 @@ from tests.unit.replay import Recording
 from tests.unit.stack.test_plan_service import RUN, plan
 from tests.unit.support import box
 
+from vaultcube.report.service import running
 from vaultcube.results.events import AnyEvent, EventLog
 from vaultcube.results.schema import Result, Status, Verdict
 from vaultcube.results.service import ServiceRecord, read_record
@@ -134,6 +135,18 @@ def test_what_answers_is_left_running_and_written_down(engine: Engine) -> None:
     assert read_record(engine.directory) == found
     assert engine.directory.read_result() is None
     assert [event.kind for event in engine.seen] == ["model", "server"]
+
+
+def test_an_address_that_does_not_answer_is_said_to(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaultcube.stack.service.ADDRESS_LIMIT_S", 0.05)
+    engine.plan = engine.plan.model_copy(update={"address": Address(host="127.0.0.1", port=1)})
+    engine.says(line(0, "server", **READY))
+    found = engine.start()
+    assert isinstance(found, ServiceRecord)
+    assert not found.reachable
+    assert not engine.cleared
+    assert "UNREACHED" in running(found)
+    assert "UNREACHED" not in running(found.model_copy(update={"reachable": True}))
 
 
 def test_the_key_is_in_its_file_alone(engine: Engine) -> None:
