@@ -34,6 +34,19 @@ _BAR = re.compile(rb"(\d+)/(\d+) \[")
 # Its first line after the load, in case there was no bar.
 _AFTER = b"Serving Benchmark Result"
 
+# A client has no GPU, and without one the command `vllm` of 0.10.2 dies before it has read its flags: those of its
+# servers want to know what they run on. It is told of a device that nothing here uses.
+_START = """
+import runpy, sys
+sys.argv, sys.path = sys.argv[1:], [part for part in sys.path if part]
+try:
+    from vllm.platforms.interface import UnspecifiedPlatform
+    UnspecifiedPlatform.device_type = "cuda"
+except ImportError:
+    pass
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 class HangError(Exception):
     """The tool did not end in time."""
@@ -106,7 +119,7 @@ def program() -> list[str]:
         raise Problem(
             "workload-failed", "there is no vllm command in this image", "use the image vaultcube/vllm", CANNOT_RUN_HERE
         )
-    return [sys.executable, found]
+    return [sys.executable, "-c", _START, found]
 
 
 def environment(given: Mapping[str, str], key: str | None, urls: Sequence[str]) -> dict[str, str]:

@@ -321,3 +321,25 @@ def test_an_image_without_vllm_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(Problem, match="no vllm command") as seen:
         runner.program()
     assert seen.value.exit_code == 69
+
+
+@pytest.mark.parametrize(("package", "said"), [("vllm", "['bench', 'x'] cuda"), ("other", "['bench', 'x'] none")])
+def test_the_tool_is_told_of_a_device_so_that_0_10_2_reads_its_flags_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, said: str
+) -> None:
+    # vllm/config/__init__.py:1863 of 0.10.2 raises "Failed to infer device type" where a default for a flag is made.
+    platforms = tmp_path / "lib" / package / "platforms"
+    platforms.mkdir(parents=True)
+    (platforms / "interface.py").write_text("class UnspecifiedPlatform: pass\n")
+    command = tmp_path / "vllm"
+    command.write_text("""
+import sys
+assert __name__ == "__main__" and "" not in sys.path
+found = sys.modules.get("vllm.platforms.interface")
+print(sys.argv[1:], found.UnspecifiedPlatform.device_type if found else "none")
+""")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    argv = [*runner.program()[:-1], str(command), "bench", "x"]
+    env = {"PYTHONPATH": str(tmp_path / "lib")}
+    assert subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.strip() == said

@@ -14,7 +14,12 @@ LOAD = tool.Load("http://vllm:8000", "org/model", "/model", 512, 128, 8, 40, see
     ("version", "backend", "ratio", "extra"),
     [
         ("0.8.5.post1", ("--endpoint-type", "openai-comp"), "1.0", ()),
-        ("0.10.2", ("--endpoint-type", "openai"), "0.0", ("--temperature", "0", "--save-detailed")),
+        (
+            "0.10.2",
+            ("--endpoint-type", "openai"),
+            "0.0",
+            ("--temperature", "0", "--save-detailed", "--ready-check-timeout-sec", "1"),
+        ),
         (
             "0.32.0+cpu",
             ("--backend", "openai"),
@@ -51,7 +56,7 @@ def test_the_whole_command_line() -> None:
         "--tokenizer /model --dataset-name random --random-input-len 512 --random-output-len 128 "
         "--random-range-ratio 0.0 --num-prompts 40 --max-concurrency 8 --request-rate inf --seed 7 --ignore-eos "
         "--percentile-metrics ttft,tpot,itl,e2el --metric-percentiles 50,90,99 --save-result --result-dir /tmp/x "
-        "--result-filename result.json --temperature 0 --save-detailed"
+        "--result-filename result.json --temperature 0 --save-detailed --ready-check-timeout-sec 1"
     )
 
 
