@@ -1,7 +1,7 @@
 """Why a server died, from the last lines it logged. Pure.
 
-The sentences are vLLM's, PyTorch's, transformers' and argparse's own; those of 0.32.0 are tested on recorded text. Texts
-of GPUs and of older versions are from reports upstream or from memory, and not yet checked.
+The sentences are vLLM's, PyTorch's, transformers' and argparse's own: recorded from 0.32.0, and for 0.8.5.post1 and
+0.10.2 read in their sources; those have not been seen on a GPU yet.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _AGAIN = "download the model again"
 
 CAUSES = (
     _cause(
-        r"unrecognized arguments:|invalid choice:|error: argument |expected (?:one|at least one) argument",
+        r"unrecognized arguments:|ambiguous option:|invalid choice:|error: argument |expected (?:one|at least one) argument",
         "bad-parameter",
         BAD_PARAMETERS,
         "vLLM does not take this flag: {line}",
@@ -73,6 +73,15 @@ CAUSES = (
         "{line}",
         "free the GPU, or let vLLM use less of it: -- --gpu-memory-utilization 0.5",
     ),
+    # As an out of memory of the other kind, but what takes the memory are the most requests at once.
+    _cause(
+        r"out of memory occurred when warming up (?:sampler|pooler)",
+        "gpu-memory",
+        FAILED,
+        "{line}",
+        "answer fewer requests at once (-- --max-num-seqs 64), or let vLLM use less of the GPU "
+        "(-- --gpu-memory-utilization 0.8)",
+    ),
     _cause(
         r"CUDA out of memory|CUDA error: out of memory|CUDNN_STATUS_ALLOC_FAILED|OutOfMemoryError",
         "gpu-memory",
@@ -81,9 +90,24 @@ CAUSES = (
         _SHORTER,
     ),
     _cause(
+        r"Bfloat16 is only supported on GPUs",
+        "model-unsupported",
+        CANNOT_RUN_HERE,
+        "{line}",
+        "let vLLM compute in float16: -- --dtype half",
+    ),
+    _cause(
+        r"quantization method .* is not supported for the current GPU",
+        "model-unsupported",
+        CANNOT_RUN_HERE,
+        "{line}",
+        "use the model in another quantisation, or in 16 bits",
+    ),
+    _cause(
         r"does not recognize this architecture|Model architectures \[.*\] (?:are not supported|failed to be inspected)"
         r"|has no attribute '?all_special_tokens_extended|Unrecognized (?:model|configuration class)"
-        r"|has no vLLM implementation|Tokenizer class \S+ does not exist",
+        r"|has no vLLM implementation|Model architecture \S+ was supported in vLLM until|Cannot find model module\."
+        r"|The Transformers implementation of \S+ is not compatible with vLLM|Tokenizer class \S+ does not exist",
         "model-unsupported",
         CANNOT_RUN_HERE,
         "this vLLM does not know the model: {line}",
@@ -97,11 +121,19 @@ CAUSES = (
         "give a --max-model-len that the model was made for",
     ),
     _cause(
-        r"must be divisible by tensor parallel size|is not divisible by (?:tensor|pipeline)",
+        r"must be divisible by tensor parallel size|\d is not divisible by (?:\d|weight quantization block)"
+        r"|too large tensor parallel size",
         "bad-parameter",
         BAD_PARAMETERS,
         "{line}",
         "choose another --tensor-parallel",
+    ),
+    _cause(
+        r"Pipeline parallelism is not supported for this model",
+        "bad-parameter",
+        BAD_PARAMETERS,
+        "{line}",
+        "divide the model by --tensor-parallel alone",
     ),
     _cause(
         r"[Aa]ddress already in use",
@@ -126,9 +158,10 @@ CAUSES = (
     ),
 )
 
-# "(EngineCore_0 pid=123) ERROR 11-25 04:19:23 [core.py:133] text" of 0.10 on, "ERROR 05-01 12:00:00 [core.py:396] text" before.
+# "(EngineCore_DP0 pid=123) ERROR 11-25 04:19:23 [core.py:718] text" of 0.10 on, "ERROR 05-01 12:00:00 [core.py:396] text"
+# before; there workers are "(VllmWorker rank=0 pid=123) ERROR ...".
 _PREFIX = re.compile(
-    r"^(?:\([\w. +-]+ pid=\d+\)\s?)?(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\]\s?)?"
+    r"^(?:\([\w. +=-]+ pid=\d+\)\s?)?(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\]\s?)?"
 )
 # Frames of a traceback, the code below them and marks under that; pydantic indents what it has to say.
 _FRAME = re.compile(r"^\s{2,}(?!Value error)|^\s*Traceback \(most recent call last\)")
@@ -139,7 +172,8 @@ _LONGEST_CONTEXT = re.compile(r"estimated maximum model length is (\d+)|can be s
 _CHATTER = re.compile(r"^INFO:\s|\d+% Completed \||\d+%\|.*\||^\[?W\d{4} |\b\w*Warning: ")
 _SUPPORTED = re.compile(r" Supported architectures: .*")
 _VAGUE = re.compile(
-    r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError|See root cause"
+    r"Engine core initialization failed|Engine process failed to start|WorkerProc initialization failed"
+    r"|EngineDeadError|See root cause"
 )
 
 

@@ -1,7 +1,8 @@
 """What vLLM is doing, read from what it logs. Pure: lines in, findings out.
 
 Its log is no interface, so every pattern is one sentence of it that held over versions, tested on recorded text
-(0.32.0); those of 0.8.5.post1 and 0.10.2 are from memory and not yet checked. What is not recognised changes nothing.
+(0.32.0) and on lines made from the format strings in the sources (0.8.5.post1, 0.10.2). What is not recognised
+changes nothing.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ class Log:
     Attributes:
         stage: the stage it is in.
         kv_cache_tokens: tokens that fit its KV cache; None until it says so. Several engines (data parallel) add up.
+        caches: the same of each engine, by the prefix of its lines, which one without data parallelism may lack.
         model_memory_bytes: what the weights take on one GPU; None until it says so.
     """
 
     def __init__(self) -> None:
         self.stage = Stage("check")
         self.kv_cache_tokens: int | None = None
+        self.caches: dict[str, int] = {}
         self.model_memory_bytes: int | None = None
 
     def feed(self, line: str) -> Stage | None:
@@ -56,6 +59,7 @@ class Log:
         return None
 
 
+_PROCESS = re.compile(r"\([^()]+ pid=\d+\)")
 _ORDER = {name: at for at, name in enumerate(("check", "download", "load", "compile", "kv_cache", "warmup", "ready"))}
 
 
@@ -87,12 +91,16 @@ def _profile(_log: Log, _match: re.Match[str]) -> Stage:
 
 def _tokens(log: Log, match: re.Match[str]) -> Stage:
     tokens = int(match["tokens"].replace(",", ""))
-    log.kv_cache_tokens = (log.kv_cache_tokens or 0) + tokens
+    # 0.8.5 and 0.10.2 say it once for each GPU of an engine, and then give all of them the least.
+    process = _PROCESS.match(match.string)
+    engine = process[0] if process else ""
+    log.caches[engine] = min(tokens, log.caches.get(engine, tokens))
+    log.kv_cache_tokens = sum(log.caches.values())
     return Stage("kv_cache", f"room for {log.kv_cache_tokens} tokens")
 
 
 def _blocks(log: Log, match: re.Match[str]) -> Stage:
-    # 0.8.5 with the older engine counts blocks of 16 tokens.
+    # The older engine (0.8.5 below compute capability 8.0) counts blocks, of 16 tokens unless --block-size is given.
     log.kv_cache_tokens = int(match["blocks"]) * 16
     return Stage("kv_cache", f"room for {log.kv_cache_tokens} tokens")
 
@@ -107,9 +115,7 @@ def _warmup(_log: Log, _match: re.Match[str]) -> Stage:
 
 _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[Log, re.Match[str]], Stage | None]], ...] = (
     (
-        re.compile(
-            r"Loading (?:safetensors|pt|bitsandbytes|gguf)[^:]*:\s+\d+% Completed \| (?P<done>\d+)/(?P<total>\d+)"
-        ),
+        re.compile(r"[Ll]oading [^:|]*:\s+\d+% Completed \| (?P<done>\d+)/(?P<total>\d+)"),
         _shards,
     ),
     (re.compile(r"Starting to load model "), _load),
@@ -132,5 +138,12 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[Log, re.Match[str]], Stage | N
         re.compile(r"Capturing (?:CUDA|cuda) ?graph[^:]*(?::[^:]*)??:\s+\d+%\|[^|]*\| (?P<done>\d+)/(?P<total>\d+)"),
         _graphs,
     ),
-    (re.compile(r"Capturing (?:the model for )?(?:CUDA|cuda) ?graph|init engine \(profile"), _warmup),
+    # Once the cache's size is settled, what is left is warming up; 0.8.5 captures its graphs without a word.
+    (
+        re.compile(
+            r"Maximum concurrency for |Compile and warming up model for size"
+            r"|Capturing (?:the model for )?(?:CUDA|cuda) ?graph|init engine \(profile"
+        ),
+        _warmup,
+    ),
 )

