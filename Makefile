@@ -15,7 +15,7 @@ help: ## list the targets
 	@printf 'Vault Cube. Start with: make demo\n\n'
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-setup: ## install what is missing: .venv, Docker engine, base image, PyTorch image
+setup: ## install what is missing: .venv, Docker engine, base image, the images that run without a GPU
 	@scripts/setup.sh
 
 venv:
