@@ -188,7 +188,7 @@ def test_a_port_that_is_taken_after_we_looked(cube: Vaultcube) -> None:
 
 DOOMED: dict[str, tuple[list[str], str, int, str]] = {
     "longer than the model": (["--max-model-len", "100000"], "bad-parameter", 2, "max_model_len"),
-    "unknown architecture": ([], "model-unsupported", 3, "NonsuchForCausalLM"),
+    "unknown architecture": ([], "model-unsupported", 3, "nonsuch"),
     "no such flag": (["--", "--no-such-flag"], "bad-parameter", 2, "--no-such-flag"),
     "damaged tokenizer": ([], "model-unreadable", 3, "tokenizer"),
     "too little memory": (["--memory", "1700m"], "container-out-of-memory", 1, "memory"),

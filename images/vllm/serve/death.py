@@ -59,6 +59,13 @@ CAUSES = (
         _AGAIN,
     ),
     _cause(
+        r"JSONDecodeError",
+        "model-unreadable",
+        CANNOT_RUN_HERE,
+        "one of the model's files (tokenizer, configuration) is damaged: {line}",
+        _AGAIN,
+    ),
+    _cause(
         r"larger than the maximum number of tokens that can be stored in KV cache"
         r"|No available memory for the cache blocks|larger than the available KV cache memory",
         "gpu-memory",

@@ -64,8 +64,7 @@ def test_another_size_is_another_picture_at_once(vaultcube: Command) -> None:
         for columns, rows in ((40, 6), (200, 50), (10, 2), (80, 24)):
             terminal.resize(columns, rows)
             drawn = terminal.raw.count(HOME)
-            while terminal.raw.count(HOME) == drawn or not terminal.fits(columns, rows):
-                terminal.read()
+            terminal.until(lambda: terminal.raw.count(HOME) > drawn and terminal.fits(columns, rows))  # noqa: B023 - at once
         terminal.shows("load ")
         terminal.press("q")
         assert terminal.end() == 0
