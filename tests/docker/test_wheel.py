@@ -119,7 +119,9 @@ def test_a_dry_run_is_the_same_but_for_its_paths(vaultcube: Vaultcube, installed
 def test_images_are_listed_the_same(vaultcube: Vaultcube, installed: Installed) -> None:
     verb = ("images", "list", "--json")
     listed = document(Call(installed), *verb)
-    assert {"vaultcube/pytorch:cu124", "vaultcube/recorder:any", "vaultcube/vllm:cpu"} <= {row["name"] for row in listed}
+    assert {"vaultcube/pytorch:cu124", "vaultcube/recorder:any", "vaultcube/vllm:cpu"} <= {
+        row["name"] for row in listed
+    }
     assert listed == document(Call(vaultcube), *verb)
 
 

@@ -68,9 +68,10 @@ def test_telemetry_and_the_cards_limits_join_what_the_client_measured(serving: S
     # A client needs no GPU, and gets none.
     assert serving.engine.ask("inspect", "--format", "{{json .HostConfig.DeviceRequests}}", client) == "null"
     code, found = ended(serving, child)
+    # First what failed: the verdict alone does not tell.
+    assert {name: verdict for name, verdict in verdicts(found).items() if verdict is not Verdict.PASS} == {}
     assert (code, found.run.status, found.verdict) == (0, "completed", Verdict.UNAVAILABLE)
     assert found.disturbances == []
-    assert {*verdicts(found).values()} == {Verdict.PASS}
     figures = values(found)
     assert figures["gpu_utilisation"] > 0.9
     assert figures["telemetry_coverage_ratio"] > 0.8

@@ -10,6 +10,12 @@ from serve.death import explain
 @pytest.mark.parametrize(
     ("line", "code", "exit_code"),
     [
+        # Recorded from 0.32.0 with a tokenizer.json cut short.
+        (
+            "json.decoder.JSONDecodeError: Expecting ',' delimiter: line 4410 column 4 (char 41721)",
+            "model-unreadable",
+            69,
+        ),
         # torch/cuda/__init__.py of 2.6.0, and CUDA itself.
         (
             "NVIDIA GeForce RTX 5090 with CUDA capability sm_120 is not compatible with the current PyTorch installation.",
