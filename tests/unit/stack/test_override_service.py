@@ -105,6 +105,8 @@ def test_everything_that_runs_is_named_to_compose() -> None:
 
 def test_the_proxy_knows_every_server() -> None:
     text = proxy_config(plan(given={"replicas": 3}))
+    # Or streamed tokens are held back: docs/performance.md.
+    assert "\n    option http-no-delay\n" in text.partition("frontend")[0]
     for name in ("vllm", "vllm-1", "vllm-2"):
         assert f"    server {name} {name}:8000 check" in text
     assert "balance leastconn" in text
