@@ -80,6 +80,14 @@ def _length(text: str) -> int | None:
     return whole(16, 10**8)(text) if text else None
 
 
+def _spelled_out(flag: str) -> str:
+    """Return a flag's name as argparse reads it: in either spelling, and shortened as far as that begins only one."""
+    name = flag.partition("=")[0].replace("_", "-")
+    if not name.startswith("--") or len(name) < len("--xx"):
+        return name
+    return next((known for known in (*SECRET_FLAGS, *OUR_FLAGS) if known.startswith(name)), name)
+
+
 def parse(argv: Sequence[str]) -> Options:
     """Return the options in `argv`; what follows `--` is for `vllm serve` itself.
 
@@ -93,8 +101,7 @@ def parse(argv: Sequence[str]) -> Options:
         ours, flags = ours[:at], ours[at + 1 :]
     given = vars(_parser().parse_args(ours))
     for flag in flags:
-        # argparse takes both spellings.
-        name = flag.partition("=")[0].replace("_", "-")
+        name = _spelled_out(flag)
         if name in SECRET_FLAGS:
             raise bad_parameter(
                 f"{name} would show a secret to everybody who lists processes",

@@ -60,6 +60,14 @@ MEASURED = (
 ModelName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,4096}$")]
 
 
+def spelled_out(flag: str) -> str:
+    """Return a flag's name as argparse reads it: in either spelling, and shortened as far as that begins only one."""
+    name = flag.partition("=")[0].replace("_", "-")
+    if not name.startswith("--") or len(name) < len("--xx"):
+        return name
+    return next((known for known in (*SECRET_FLAGS, *OUR_FLAGS) if known.startswith(name)), name)
+
+
 class ServeParams(Params):
     """Parameters of a vLLM server."""
 
@@ -74,8 +82,7 @@ class ServeParams(Params):
     @classmethod
     def _flags_are_vllms(cls, flags: tuple[str, ...]) -> tuple[str, ...]:
         for flag in flags:
-            # argparse takes both spellings.
-            name = flag.partition("=")[0].replace("_", "-")
+            name = spelled_out(flag)
             if name in SECRET_FLAGS:
                 raise ValueError(f"{name} would show a secret to everybody who lists processes")
             if name in OUR_FLAGS:

@@ -65,7 +65,9 @@ def test_nonsense_is_refused(argv: list[str]) -> None:
     refused(*argv)
 
 
-@pytest.mark.parametrize("flag", ["--api-key", "--api_key=sk-1", "--hf-token", "--hf_token=hf_1"])
+@pytest.mark.parametrize(
+    "flag", ["--api-key", "--api_key=sk-1", "--api-ke=sk-1", "--hf-tok", "--hf-token", "--hf_token=hf_1"]
+)
 def test_a_secret_never_comes_by_argv(flag: str) -> None:
     problem = refused(*LEAST, "--", flag, "sk-1")
     assert "secret" in problem.message
