@@ -29,7 +29,9 @@ def quiet(recording: Recording) -> Recording:
 def on_terminal(vaultcube: Command, *words: str, **env: str) -> Terminal:
     argv = [sys.executable, "-m", "vaultcube", "monitor", "--interval", "0.1", *words]
     environment = {**vaultcube.environment(), "TERM": "xterm-256color", **env}
+    # Both overrule the terminal's own size; readline, which a debugger imports, sets LINES in this process.
     del environment["COLUMNS"]
+    environment.pop("LINES", None)
     return Terminal(argv, environment)
 
 
