@@ -144,7 +144,9 @@ def test_a_secret_is_never_taken_as_a_flag(flag: str) -> None:
         plan(given={"flags": (flag, "sk-1")})
 
 
-@pytest.mark.parametrize("flag", ["--port", "--tensor-parallel-size=2", "--tensor_par=2", "--max-model", "--model", "-tp"])
+@pytest.mark.parametrize(
+    "flag", ["--port", "--tensor-parallel-size=2", "--tensor_par=2", "--max-model", "--model", "-tp"]
+)
 def test_what_is_ours_to_say_is_not_taken_as_a_flag(flag: str) -> None:
     with pytest.raises(BadParameterError, match="before the --"):
         plan(given={"flags": (flag, "1")})
