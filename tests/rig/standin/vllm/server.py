@@ -212,6 +212,8 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    # When the next token of this answer is due, by the monotonic clock.
+    _due = 0.0
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ARG002 - the base class's
         """Log as uvicorn does."""
@@ -292,7 +294,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _token(self, at: int) -> None:
         settings = self.server.model.settings
-        time.sleep(settings["token_s"] * (1 if at else settings["first_tokens"]))
+        # Against a schedule: a sleep that ends late does not slow all that follow.
+        self._due = (self._due if at else time.monotonic()) + settings["token_s"] * (
+            1 if at else settings["first_tokens"]
+        )
+        time.sleep(max(0.0, self._due - time.monotonic()))
         self.server.count(tokens=1)
 
     def _stream(
