@@ -89,9 +89,14 @@ def _explained(exits: Sequence[Exit], events: Sequence[AnyEvent]) -> Sequence[Ex
     """Return the exits without that of a client whose server was gone, where the server says why it went."""
     errors = [event for event in events if isinstance(event, ErrorEvent) and event.exit_code != EXIT_INTERRUPTED]
     why = {event.exit_code for event in errors if event.rank != LAUNCHER_RANK}
-    if not any(event.rank == LAUNCHER_RANK and event.code == ServerDiedError.code for event in errors):
+    if not any(_is_of_a_client(event) for event in errors):
         return exits
     return [exit_ for exit_ in exits if exit_.exit_code in why or exit_.oom_killed] or exits
+
+
+def _is_of_a_client(event: ErrorEvent) -> bool:
+    """Say whether a client says that its server is gone."""
+    return event.rank == LAUNCHER_RANK and event.code == ServerDiedError.code
 
 
 def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeError]:
@@ -117,6 +122,6 @@ def _said(events: Sequence[AnyEvent], exit_code: int) -> ErrorEvent | None:
     What a client says of a server that is gone is no explanation where the server says why.
     """
     errors = [event for event in events if isinstance(event, ErrorEvent)]
-    errors.sort(key=lambda event: event.rank == LAUNCHER_RANK and event.code == ServerDiedError.code)
+    errors.sort(key=_is_of_a_client)
     fitting = [event for event in errors if event.exit_code == exit_code]
     return next(iter(fitting or errors), None)

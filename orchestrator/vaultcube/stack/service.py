@@ -114,7 +114,7 @@ def answers(address: Address) -> bool:
         connection.close()
 
 
-def make_record(plan: Plan, events: Sequence[AnyEvent], *, up_s: float, reachable: bool = True) -> ServiceRecord:
+def make_record(plan: Plan, events: Sequence[AnyEvent], *, up_s: float, reachable: bool) -> ServiceRecord:
     """Return what is to be known of a service whose servers have all answered.
 
     Args:
