@@ -162,7 +162,7 @@ def test_an_aer_storm_is_counted_by_port(box: Box, path: Path) -> None:
     with recording(box, path) as run:
         box.aer_storm(3, 20_000)
         run.until(lambda: sum(event.count for event in run.events("aer")) == 20_000)
-        events = run.events()
+        events = run.events("aer")
     assert {event.uuid for event in events} == {box.uuids[3]}
     assert {tuple(event.detail.items()) for event in events} == {(("port", "0000:c0:01.1"), ("severity", "corrected"))}
 

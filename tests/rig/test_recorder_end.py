@@ -120,7 +120,10 @@ def test_a_recorder_that_was_stopped_for_a_while_says_so(box: Box, path: Path) -
         assert run.summary(0).longest_gap_s > 1.4
         assert run.stop() == 0
     times = [float(str(row[0])) for row in readings(path, "mono_s", "gpu = 0")]
-    assert min(after - before for before, after in pairwise(times)) > 0.03
+    _, again = max(pairwise(times), key=lambda pair: pair[1] - pair[0])
+    since_then = [at - again for at in times if at > again]
+    # What was missed is not made up for: ten a second and no more, but for one that came late.
+    assert len(since_then) <= max(since_then) * 10 + 1.5
 
 
 PARENT = """
