@@ -80,7 +80,7 @@ def _length(text: str) -> int | None:
     return whole(16, 10**8)(text) if text else None
 
 
-def _spelled_out(flag: str) -> str:
+def spelled_out(flag: str) -> str:
     """Return a flag's name as argparse reads it: in either spelling, and shortened as far as that begins only one."""
     name = flag.partition("=")[0].replace("_", "-")
     if not name.startswith("--") or len(name) < len("--xx"):
@@ -101,7 +101,7 @@ def parse(argv: Sequence[str]) -> Options:
         ours, flags = ours[:at], ours[at + 1 :]
     given = vars(_parser().parse_args(ours))
     for flag in flags:
-        name = _spelled_out(flag)
+        name = spelled_out(flag)
         if name in SECRET_FLAGS:
             raise bad_parameter(
                 f"{name} would show a secret to everybody who lists processes",

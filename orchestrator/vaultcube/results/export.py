@@ -21,7 +21,7 @@ ERRORS_HEAD = """\
 
 Every error is two lines on stderr: what happened, and what to do next, with a code in brackets. The code is also in
 `result.json` (`run.error.code`) and in the JSON document that `--json` prints. This page is generated from
-`orchestrator/vaultcube/errors.py` (`make schemas`).
+`orchestrator/vaultcube/errors/` (`make schemas`).
 
 Exit codes: 0 done, or a verdict of PASS (or UNAVAILABLE without `--strict`); 1 the workload or its verdict failed;
 2 the command line is wrong; 3 refused, the environment cannot do it; 4 a bug, with a crash log; 130 interrupted.

@@ -7,6 +7,8 @@ from serve import cli
 
 from common.outcome import Problem
 
+from vaultcube.workloads import vllm
+
 LEAST = ["--results", "/r", "--model", "tiny"]
 
 
@@ -83,3 +85,18 @@ def test_flags_that_are_ours_are_not_vllm_s(flag: str) -> None:
 def test_no_command_line_gets_past_as_anything_but_options_or_a_problem(argv: list[str]) -> None:
     with suppress(Problem, SystemExit):
         assert isinstance(cli.parse(argv), cli.Options)
+
+
+def test_the_orchestrator_knows_the_same_flags() -> None:
+    assert vllm.SECRET_FLAGS == cli.SECRET_FLAGS
+    # In the container its name is said apart; there are neither replicas nor a choice of GPUs.
+    assert set(cli.OUR_FLAGS) - set(vllm.OUR_FLAGS) == {"--served-model-name"}
+    assert set(vllm.OUR_FLAGS) - set(cli.OUR_FLAGS) == {"--data-parallel-size", "-dp", "--device"}
+
+
+@given(st.sampled_from(sorted({*vllm.OUR_FLAGS, *vllm.SECRET_FLAGS} - {"--device", "--data-parallel-size"})), st.data())
+def test_the_orchestrator_reads_a_flag_as_this_program_does(flag: str, data: st.DataObject) -> None:
+    short = flag[: data.draw(st.integers(1, len(flag)))] + data.draw(st.sampled_from(["", "=1", "_", "x"]))
+    ours, theirs = vllm.spelled_out(short), cli.spelled_out(short)
+    assert (ours in vllm.SECRET_FLAGS) == (theirs in cli.SECRET_FLAGS)
+    assert theirs not in cli.OUR_FLAGS or ours in vllm.OUR_FLAGS or theirs == "--served-model-name"
