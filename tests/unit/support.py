@@ -62,11 +62,12 @@ def plan(
     gpus: str | None = None,
     held: Held = NOBODY,
     engine: PinningFacts | None = None,
+    workload: workloads.Workload | None = None,
     **asked: Any,
 ) -> Plan:
     """Return a plan of the ddp workload for the customer's box, unless said otherwise."""
     return make_plan(
-        workloads.load("ddp"),
+        workload or workloads.load("ddp"),
         Request(gpus=parse_gpus(gpus), **asked),
         profile=load_profile("vault-cube-5090", PROFILES),
         inventory=box() if inventory is None else inventory,

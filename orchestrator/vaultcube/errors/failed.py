@@ -42,7 +42,7 @@ class GpuMemoryError(WorkloadError):
 
     code = "gpu-memory"
     summary = "a GPU's memory ran out"
-    next_step = "Use a shorter context (--max-model-len), more GPUs (--tensor-parallel) or a smaller model."
+    next_step = "See who else holds memory (vaultcube gpus), and ask for less: a smaller batch, context or model."
 
 
 class ServerDiedError(WorkloadError):

@@ -184,6 +184,22 @@ class FlavourError(RefusedError):
     next_step = "Leave --flavour at auto."
 
 
+class LibraryMissingError(RefusedError):
+    """A framework cannot load a CUDA library that it needs."""
+
+    code = "library-missing"
+    summary = "the framework in the image cannot load a CUDA library that it needs"
+    next_step = "Build the image again, its self-check names what is missing: vaultcube images build IMAGE."
+
+
+class FewerDevicesError(RefusedError):
+    """A framework lists fewer devices than its container was given."""
+
+    code = "fewer-devices"
+    summary = "the framework lists fewer devices than its container was given"
+    next_step = "See why with `vaultcube doctor` and in `vaultcube logs RUN`."
+
+
 class PreflightError(RefusedError):
     """A check of the machine failed."""
 

@@ -6,12 +6,15 @@ torch 2.8.0+cu128: up to sm_120), NVIDIA's CUDA compatibility guide for the driv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from vaultcube.errors import FlavourError
 from vaultcube.results.schema import Gpu
+
+# The flavour of an image that is the same for every CUDA, and for none.
+ANY = "any"
 
 
 class Flavour(StrEnum):
@@ -35,26 +38,37 @@ class Capability(NamedTuple):
         return cls(int(major), int(minor))
 
 
+class Kernels(NamedTuple):
+    """What an image has kernels for: first and last compute capability. `note` is what whoever is sent there should know."""
+
+    low: Capability
+    high: Capability
+    note: str = ""
+
+
 BLACKWELL = Capability(10, 0)
-# First and last compute capability that each flavour has kernels for.
-RANGES = {
-    Flavour.CU124: (Capability(5, 0), Capability(9, 0)),
-    Flavour.CU128: (Capability(7, 0), Capability(12, 1)),
+# As most images have them: those of PyTorch, and what is built on it.
+KERNELS: Mapping[Flavour, Kernels] = {
+    Flavour.CU124: Kernels(Capability(5, 0), Capability(9, 0)),
+    Flavour.CU128: Kernels(Capability(7, 0), Capability(12, 1)),
 }
 
 
-def runs_on(flavour: Flavour, gpu: Gpu) -> bool:
-    """Say whether the flavour's images have kernels for this GPU."""
-    low, high = RANGES[flavour]
+def runs_on(flavour: Flavour, gpu: Gpu, kernels: Mapping[Flavour, Kernels] = KERNELS) -> bool:
+    """Say whether the flavour's image has kernels for this GPU."""
+    low, high, _ = kernels[flavour]
     return low <= Capability.parse(gpu.compute_capability) <= high
 
 
-def choose_flavour(requested: str, gpus: Sequence[Gpu]) -> tuple[Flavour, str]:
+def choose_flavour(
+    requested: str, gpus: Sequence[Gpu], kernels: Mapping[Flavour, Kernels] = KERNELS
+) -> tuple[Flavour, str]:
     """Return the flavour and one line that says why.
 
     Args:
         requested: `auto` or a flavour.
         gpus: the chosen GPUs; none means the CPU.
+        kernels: what the image of each flavour has kernels for.
 
     Raises:
         FlavourError: the flavour has no kernels for a chosen GPU, or `cpu` was asked for together with GPUs.
@@ -73,12 +87,12 @@ def choose_flavour(requested: str, gpus: Sequence[Gpu]) -> tuple[Flavour, str]:
     if flavour is Flavour.CPU:
         raise FlavourError("--flavour cpu uses no GPU, and GPUs were chosen", next_step="Add --gpus none.")
     for gpu in gpus:
-        if not runs_on(flavour, gpu):
-            able = [other.value for other in RANGES if all(runs_on(other, one) for one in gpus)]
+        if not runs_on(flavour, gpu, kernels):
+            able = [other for other in kernels if all(runs_on(other, one, kernels) for one in gpus)]
             raise FlavourError(
                 f"flavour {flavour} has no kernels for GPU {gpu.index} ({gpu.name}, compute capability "
                 f"{gpu.compute_capability})",
-                next_step=f"Use --flavour {able[0]}."
+                next_step=f"Use --flavour {able[0]}{kernels[able[0]].note}."
                 if able
                 else "No flavour runs on every chosen GPU: leave this one out.",
             )

@@ -75,6 +75,34 @@ class AllReduce(Event):
     elapsed_s: Seconds
 
 
+class Detection(Event):
+    """The devices that a framework lists, and how many it was to find."""
+
+    kind: Literal["detection"]
+    wanted: Positive
+    found: Count
+    names: list[str]
+
+
+class Operation(Event):
+    """An operation of whole numbers on a rank's own device: where its result is, and how many elements are wrong."""
+
+    kind: Literal["operation"]
+    name: str
+    placed: str
+    elements: Positive
+    mismatches: Count
+
+
+class Allocation(Event):
+    """Memory that was allocated, written and read back on a rank's own device; `growth`: it is taken as it is needed."""
+
+    kind: Literal["allocation"]
+    growth: bool
+    bytes: Count
+    peak_bytes: Count | None = None
+
+
 class Phase(Event):
     """A measuring phase begins: one rank alone (`solo`) or all together (`all`)."""
 
@@ -239,6 +267,9 @@ Known = Annotated[
     | Frameworks
     | Device
     | AllReduce
+    | Detection
+    | Operation
+    | Allocation
     | Phase
     | Warmup
     | Window

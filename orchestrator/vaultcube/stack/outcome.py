@@ -11,10 +11,12 @@ from vaultcube.errors import (
     ContainerKilledError,
     ContainerMemoryError,
     ContainerStoppedError,
+    FewerDevicesError,
     FlavourError,
     GpuMemoryError,
     HubUnreachableError,
     InterruptedRunError,
+    LibraryMissingError,
     ModelGatedError,
     ModelNotFoundError,
     ModelTooLargeError,
@@ -42,6 +44,8 @@ NAMED: dict[str, type[VaultCubeError]] = {
         ModelUnsupportedError,
         HubUnreachableError,
         GpuMemoryError,
+        LibraryMissingError,
+        FewerDevicesError,
         ServerDiedError,
     )
 }

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from vaultcube.errors import FlavourError, InstanceNameError, UsageError
-from vaultcube.gpu.flavours import Flavour, choose_flavour
+from vaultcube.gpu.flavours import ANY, Flavour, choose_flavour
 from vaultcube.gpu.inventory import Inventory
 from vaultcube.gpu.pinning import Method, Pinning, PinningFacts, choose_pinning
 from vaultcube.gpu.selection import NOBODY, GpuRequest, Held, choose
@@ -211,7 +211,7 @@ def make_plan(
     """
     request = _counted(workload, request, inventory)
     gpus = () if request.flavour == Flavour.CPU and request.gpus.kind == "auto" else _gpus(request, inventory, held)
-    flavour, reason = choose_flavour(request.flavour, gpus)
+    flavour, reason = choose_flavour(request.flavour, gpus, workload.kernels)
     device: DeviceKind = "cuda" if gpus else "cpu"
     params = _params(workload, request, device, len(gpus) if gpus else None)
     workload.targets(profile)
@@ -342,7 +342,7 @@ def _tag(workload: Workload, flavour: Flavour, device: DeviceKind) -> str:
     Raises:
         FlavourError: the flavour needs a GPU, and none is used.
     """
-    if flavour is Flavour.CPU:
+    if flavour is Flavour.CPU or workload.cpu_flavour == ANY:
         return workload.cpu_flavour
     if device == "cpu" and workload.cpu_flavour == Flavour.CPU:
         raise FlavourError(
@@ -359,7 +359,7 @@ def compose_files(
     name = workload.name
     wanted = (
         (f"{name}.yml", True),
-        (f"{name}.cpu.yml", device == "cpu"),
+        (f"{name}.cpu.yml", device == "cpu" and workload.cpu_compose),
         (f"{name}.bench.yml", client),
         (f"{PROXY_SERVICE}.yml", proxy),
         (f"{RECORDER_SERVICE}.yml", recorder == "container"),

@@ -1,4 +1,7 @@
-"""Workloads: one module each. A module holds `WORKLOAD`; nothing else has to know of it."""
+"""Workloads: one module each. A module holds `WORKLOAD`; nothing else has to know of it.
+
+A module whose name begins with `_` is no workload: several of them share it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vaultcube.errors import BadParameterError, NotFoundError, ProfileError
+from vaultcube.gpu.flavours import KERNELS, Flavour, Kernels
 from vaultcube.results.profile import Profile, describe
 
 if TYPE_CHECKING:
@@ -46,7 +50,10 @@ class Workload(ABC):
         image: the folder in images/ it runs in.
         service: the compose service that does the work.
         recorder: what records its telemetry, unless somebody says otherwise: a container for runs of hours.
-        cpu_flavour: the flavour of its image that runs on the CPU; `cpu` when that is an image of its own.
+        cpu_flavour: the flavour of its image that runs on the CPU; `cpu` when that is an image of its own, `any` when it
+            is the same for every CUDA and for none.
+        cpu_compose: whether there is a `<name>.cpu.yml`; not where `<name>.yml` asks for no GPU by itself.
+        kernels: which compute capabilities each flavour of its image has kernels for.
         presets: named parameter sets; "acceptance" is used on GPUs and "smoke" on the CPU unless one is named.
     """
 
@@ -56,6 +63,8 @@ class Workload(ABC):
     service: ClassVar[str]
     recorder: ClassVar[Recorder] = "process"
     cpu_flavour: ClassVar[str] = "cu124"
+    cpu_compose: ClassVar[bool] = True
+    kernels: ClassVar[Mapping[Flavour, Kernels]] = KERNELS
     params_type: ClassVar[type[Params]]
     targets_type: ClassVar[type[Targets]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -209,7 +218,7 @@ def validated(kind: type[Params], given: Mapping[str, Any], command: str, name: 
 
 def names() -> list[str]:
     """Return the names of all workloads, without importing them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def load(name: str) -> Workload:

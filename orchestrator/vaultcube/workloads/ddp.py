@@ -2,186 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from pydantic import Field
 
-from pydantic import Field, StringConstraints, model_validator
-
-from vaultcube.workloads import DeviceKind, Params, Targets, Workload
-
-if TYPE_CHECKING:
-    from vaultcube.results.events import AnyEvent, Garbled
-    from vaultcube.results.intervals import Interval
-    from vaultcube.results.judge import CheckSpec, Measurement
-    from vaultcube.results.schema import Gpu, Status
-
-DATA_MOUNT = "/data"
+from vaultcube.workloads._training import ModelName, Training, TrainingParams, with_switch
 
 
-class DdpParams(Params):
+class DdpParams(TrainingParams):
     """Parameters of a DDP run."""
 
-    model: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = Field(
-        description="torchvision classification model"
-    )
-    batch_size: int = Field(ge=1, le=16384, description="samples a rank and step")
-    image_size: int = Field(ge=32, le=1024, description="image side in pixels")
-    precision: Literal["fp32", "tf32", "bf16"] = Field(description="arithmetic: fp32, tf32 or bf16")
+    model: ModelName = Field(description="torchvision classification model")
     channels_last: bool = Field(description="NHWC memory format")
-    windows: int = Field(ge=5, le=1000, description="timed windows a phase")
-    steps_per_window: int = Field(ge=1, le=10000, description="steps a window")
-    warmup_steps: int = Field(ge=1, le=10000, description="least warm-up steps")
-    max_warmup_steps: int = Field(ge=1, le=100000, description="most warm-up steps")
-    data: str | None = Field(default=None, description="image folder to train on, instead of synthetic data")
-    allreduce_timeout_s: float = Field(default=60, gt=0, le=3600, description="limit of the all-reduce check, seconds")
-    hang_timeout_s: float = Field(default=300, gt=0, le=36000, description="no step for this long is a hang, seconds")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="random seed")
-
-    @model_validator(mode="after")
-    def _warmup_has_room(self) -> DdpParams:
-        if self.max_warmup_steps < self.warmup_steps:
-            raise ValueError(f"max_warmup_steps {self.max_warmup_steps} is below warmup_steps {self.warmup_steps}")
-        return self
 
 
-class DdpTargets(Targets):
-    """Acceptance targets of a DDP run."""
-
-    scaling_efficiency: float = Field(default=0.80, gt=0, le=1.5)
-    throughput_samples_per_s: float = Field(default=100, gt=0)
-    gpu_utilisation: float = Field(default=0.90, gt=0, le=1)
-
-
-class Ddp(Workload):
+class Ddp(Training):
     """PyTorch DistributedDataParallel."""
 
     name = "ddp"
     summary = "PyTorch DistributedDataParallel training: throughput and weak scaling over all GPUs"
     image = "pytorch"
     service = "ddp"
+    program = "ddp"
     params_type = DdpParams
-    targets_type = DdpTargets
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "acceptance": {
-            "model": "resnet50",
-            "batch_size": 256,
-            "image_size": 224,
-            "precision": "bf16",
-            "channels_last": True,
-            "windows": 10,
-            "steps_per_window": 20,
-            "warmup_steps": 20,
-            "max_warmup_steps": 200,
-        },
-        # The customer's own script: batch 32, fp32, 100 iterations.
-        "seed": {
-            "model": "resnet50",
-            "batch_size": 32,
-            "image_size": 224,
-            "precision": "fp32",
-            "channels_last": False,
-            "windows": 5,
-            "steps_per_window": 20,
-            "warmup_steps": 10,
-            "max_warmup_steps": 100,
-        },
-        "smoke": {
-            "model": "resnet50",
-            "batch_size": 4,
-            "image_size": 64,
-            "precision": "fp32",
-            "channels_last": False,
-            "windows": 5,
-            "steps_per_window": 2,
-            "warmup_steps": 2,
-            "max_warmup_steps": 8,
-            "allreduce_timeout_s": 30,
-            "hang_timeout_s": 120,
-        },
-    }
-
-    def command(self, params: DdpParams, *, world_size: int, device: DeviceKind) -> list[str]:
-        """Return `python3 -m ddp ...` with every parameter said, so that no default of the image matters."""
-        argv = ["python3", "-m", "ddp", "--results", "/results", "--device", device, "--ranks", str(world_size)]
-        for key, value in params.model_dump().items():
-            flag = "--" + key.replace("_", "-")
-            if key == "data":
-                argv += [flag, DATA_MOUNT] if value else []
-            elif isinstance(value, bool):
-                argv.append(flag if value else "--no-" + key.replace("_", "-"))
-            else:
-                argv += [flag, str(value).removesuffix(".0")]
-        return argv
-
-    def timeout_s(self, params: DdpParams, *, world_size: int, device: DeviceKind) -> float:
-        """Return ten minutes for start-up plus a generous time for every step of every phase."""
-        per_step = 5.0 if device == "cuda" else 60.0
-        steps = params.max_warmup_steps + params.windows * params.steps_per_window
-        return 600 + per_step * steps * (world_size + 1)
-
-    def intervals(self, events: Sequence[AnyEvent]) -> list[Interval]:
-        """Return the phases: every rank alone, then all together."""
-        from vaultcube.results.intervals import training_intervals
-
-        return training_intervals(events)
-
-    def data_folders(self, params: DdpParams) -> dict[str, str]:
-        """Return the image folder, if one is used."""
-        return {DATA_MOUNT: params.data} if params.data else {}
-
-    def checks(self, targets: DdpTargets) -> list[CheckSpec]:
-        """Return scaling, throughput, what telemetry shows, and the three checks that hold on the CPU too."""
-        from vaultcube.gpu.observed import hardware_checks
-        from vaultcube.results.judge import CheckSpec
-        from vaultcube.results.schema import Target
-
-        return [
-            CheckSpec(
-                name="scaling_efficiency",
-                metric="scaling_efficiency",
-                target=Target(op=">=", value=targets.scaling_efficiency, unit="ratio"),
-                timed=True,
-                needs_gpu=True,
-            ),
-            CheckSpec(
-                name="throughput",
-                metric="throughput_samples_per_s",
-                target=Target(op=">=", value=targets.throughput_samples_per_s, unit="samples/s"),
-                timed=True,
-                needs_gpu=True,
-            ),
-            CheckSpec(
-                name="gpu_utilisation",
-                metric="gpu_utilisation",
-                target=Target(op=">=", value=targets.gpu_utilisation, unit="ratio"),
-                timed=True,
-                needs_gpu=True,
-            ),
-            *hardware_checks(),
-            CheckSpec(name="no_rank_lost", metric="ranks_lost", target=Target(op="==", value=0, unit="ranks")),
-            CheckSpec(
-                name="allreduce_correct",
-                metric="allreduce_mismatches",
-                target=Target(op="==", value=0, unit="elements"),
-            ),
-            CheckSpec(name="loss_finite", metric="losses_not_finite", target=Target(op="==", value=0, unit="ranks")),
-        ]
-
-    def measure(
-        self,
-        events: Sequence[AnyEvent],
-        garbled: Sequence[Garbled],
-        params: DdpParams,
-        *,
-        world_size: int,
-        status: Status,
-        gpus: Sequence[Gpu] = (),  # noqa: ARG002 - no figure of training is held against a card's limit
-    ) -> Measurement:
-        """Return throughput, scaling, and what spoiled them."""
-        from vaultcube.results.scaling import Expected, measure_training
-
-        expected = Expected(world_size=world_size, batch_size=params.batch_size, windows=params.windows)
-        return measure_training(events, garbled, expected, status)
+    presets = with_switch("channels_last", {"acceptance": True, "seed": False, "smoke": False})
 
 
 WORKLOAD = Ddp()

@@ -4,7 +4,7 @@ import pytest
 from tests.unit.support import gpu
 
 from vaultcube.errors import FlavourError
-from vaultcube.gpu.flavours import Capability, Flavour, choose_flavour, runs_on
+from vaultcube.gpu.flavours import Capability, Flavour, Kernels, choose_flavour, runs_on
 
 ADA, HOPPER, BLACKWELL = gpu(0, capability="8.9", name="RTX 4090"), gpu(1, capability="9.0", name="H200"), gpu(2)
 KEPLER, VOLTA = gpu(3, capability="3.7", name="K80"), gpu(4, capability="6.1", name="GTX 1080")
@@ -64,6 +64,20 @@ def test_an_explicit_flavour_without_kernels_is_refused_with_the_one_that_has() 
     with pytest.raises(FlavourError) as seen:
         choose_flavour("cu128", [VOLTA])
     assert seen.value.next_step == "Use --flavour cu124."
+
+
+def test_a_workloads_own_image_may_have_kernels_for_less() -> None:
+    own = {
+        Flavour.CU124: Kernels(Capability(6, 0), Capability(9, 0)),
+        Flavour.CU128: Kernels(Capability(9, 0), Capability(12, 0), ", which is somebody else's"),
+    }
+    assert choose_flavour("auto", [ADA], own)[0] is Flavour.CU124
+    with pytest.raises(FlavourError, match="cu124 has no kernels for GPU 2") as seen:
+        choose_flavour("cu124", [BLACKWELL], own)
+    assert seen.value.next_step == "Use --flavour cu128, which is somebody else's."
+    # What PyTorch's would run on.
+    with pytest.raises(FlavourError, match="cu128 has no kernels"):
+        choose_flavour("cu128", [ADA], own)
 
 
 @pytest.mark.parametrize("one", [KEPLER, RUBIN])

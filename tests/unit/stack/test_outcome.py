@@ -13,8 +13,11 @@ from vaultcube.errors import (
     ContainerMemoryError,
     ContainerStoppedError,
     EngineLostError,
+    FewerDevicesError,
     FlavourError,
+    GpuMemoryError,
     InterruptedRunError,
+    LibraryMissingError,
     ModelTooLargeError,
     RunTimeoutError,
     StartError,
@@ -99,6 +102,24 @@ def test_a_server_that_was_refused_explains_itself_though_its_client_ends_with_m
     # One that was stopped is the reason too.
     _, told = classify([ended(75, service="vllm"), ended(70, service="client")], [events[0], said(75, "stopped")], None)
     assert str(told) == "vllm was stopped by somebody else"
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "error", "ours"),
+    [
+        ("library-missing", 69, LibraryMissingError, 3),
+        ("fewer-devices", 69, FewerDevicesError, 3),
+        ("gpu-memory", 70, GpuMemoryError, 1),
+        ("no-kernels", 69, FlavourError, 3),
+        ("device-wrong-result", 70, WorkloadError, 1),
+    ],
+)
+def test_what_a_program_names_becomes_the_error_of_that_name(
+    code: str, exit_code: int, error: type[VaultCubeError], ours: int
+) -> None:
+    _, told = classify([ended(exit_code)], [said(exit_code, "why", code=code, next_step="do")], None)
+    assert (type(told), str(told), told and told.next_step) == (error, "why", "do")
+    assert error.exit_code == ours
 
 
 def test_what_a_container_says_is_one_line_that_steers_no_terminal() -> None:

@@ -112,6 +112,29 @@ def test_older_gpus_get_the_flavour_that_was_asked_for_first() -> None:
     assert plan(box(2, capability="8.9"), flavour="cu128").image == "vaultcube/pytorch:cu128"
 
 
+def test_what_an_image_has_kernels_for_is_the_workloads_to_say() -> None:
+    tensorflow = workloads.load("tensorflow")
+    assert plan(workload=tensorflow).image == "vaultcube/tensorflow:cu128"
+    with pytest.raises(FlavourError) as seen:
+        plan(workload=tensorflow, flavour="cu124")
+    assert "Use --flavour cu128, which is built FROM NVIDIA's own image" in seen.value.next_step
+    # PyTorch's runs on it, TensorFlow's no more.
+    maxwell = box(1, capability="5.2")
+    assert plan(maxwell).flavour == "cu124"
+    with pytest.raises(FlavourError):
+        plan(maxwell, workload=tensorflow)
+    assert plan(box(0), workload=tensorflow).image == "vaultcube/tensorflow:cu124"
+
+
+def test_an_image_that_is_the_same_for_all_and_a_file_that_asks_for_no_gpu() -> None:
+    class Plain(type(workloads.load("ddp"))):  # type: ignore[misc]
+        name, image, cpu_flavour, cpu_compose = "plain", "plain", "any", False
+
+    for inventory, flavour in ((box(4), "auto"), (box(4), "cu128"), (box(0), "auto")):
+        found = plan(inventory, workload=Plain(), flavour=flavour)
+        assert (found.image, found.compose_files) == ("vaultcube/plain:any", ("plain.yml",))
+
+
 def test_simulated_gpus_mark_the_run_and_unused_ones_do_not() -> None:
     assert plan(box(4, simulated=True)).simulated
     assert not plan(box(4, simulated=True), gpus="none").simulated
