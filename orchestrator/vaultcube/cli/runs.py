@@ -1,4 +1,4 @@
-"""`vaultcube runs list|show`: what was kept."""
+"""`vaultcube runs list|show|compare`: what was kept."""
 
 from __future__ import annotations
 
@@ -46,20 +46,37 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a kept run's result."""
-    from vaultcube.errors import NotFoundError, RunActiveError
     from vaultcube.report import terminal
     from vaultcube.report.table import colored
-    from vaultcube.results.lock import keeper
     from vaultcube.results.store import RunStore
 
     directory = RunStore(results_root(results_dir)).find(run)
-    result = directory.read_result()
-    if result is None:
-        if keeper(directory.path) is not None:
-            raise RunActiveError(f"{directory.id} is still going on")
-        raise NotFoundError(
-            f"{directory.id} has no result: the vaultcube that looked after it was killed",
-            next_step="`vaultcube ps` shows whether containers are left, `vaultcube down RUN` clears and judges them.",
-        )
+    result = directory.finished_result()
     told = result.to_json() if json else terminal.result(result, directory.path, color=colored(sys.stdout))
     sys.stdout.write(told)
+
+
+@app.command(epilog="Example: vaultcube runs compare ddp-20260101-120000-ab12 last")
+def compare(
+    first: Annotated[str, typer.Argument(help="A run, the beginning of its name, or last.", metavar="RUN")],
+    second: Annotated[str, typer.Argument(help="Another one.", metavar="RUN")],
+    *,
+    results_dir: ResultsDir = None,
+    json: Json = False,
+) -> None:
+    """Put two kept runs side by side: figures, checks, and what differs between them."""
+    from vaultcube.errors import UsageError
+    from vaultcube.report.compare import comparison
+    from vaultcube.report.table import colored
+    from vaultcube.results.compare import compare as side_by_side
+    from vaultcube.results.store import RunStore
+
+    store = RunStore(results_root(results_dir))
+    one, other = store.find(first), store.find(second)
+    if one.path == other.path:
+        raise UsageError(
+            f"{first} and {second} are the same run, {one.id}",
+            next_step="Name two: `vaultcube runs list` shows which there are.",
+        )
+    found = side_by_side(one.finished_result(), other.finished_result())
+    sys.stdout.write(found.to_json() if json else comparison(found, color=colored(sys.stdout)))

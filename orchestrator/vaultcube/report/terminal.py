@@ -15,7 +15,7 @@ from vaultcube.stack.plan import Plan
 from vaultcube.stack.summary import Summary
 
 # Units of figures that only the checks need.
-COUNTED = frozenset({"ranks", "elements", "GPUs", "events", "requests", "answers"})
+COUNTED = frozenset({"ranks", "elements", "devices", "GPUs", "events", "requests", "answers"})
 COLORS = {Verdict.PASS: 32, Verdict.FAIL: 31, Verdict.INVALID: 33, Verdict.UNAVAILABLE: 36}
 
 
@@ -44,6 +44,15 @@ def result(found: Result, directory: Path, *, color: bool) -> str:
 def paint(verdict: Verdict, *, color: bool) -> str:
     """Return a verdict, coloured if asked."""
     return f"\x1b[1;{COLORS[verdict]}m{verdict}\x1b[0m" if color else str(verdict)
+
+
+def paint_line(line: str, verdicts: Sequence[Verdict]) -> str:
+    """Return a line with these verdicts coloured, which stand in it one after the other."""
+    done = ""
+    for verdict in verdicts:
+        before, word, line = line.partition(verdict)
+        done += before + (paint(verdict, color=True) if word else "")
+    return done + line
 
 
 def dry_run(plan: Plan, directory: Path, *, as_json: bool) -> str:
@@ -86,10 +95,7 @@ def _checks(checks: Sequence[Check], *, color: bool) -> str:
     if not color:
         return text
     lines = text.splitlines(keepends=True)
-    painted = [
-        line.replace(check.verdict, paint(check.verdict, color=True), 1)
-        for line, check in zip(lines[1:], checks, strict=True)
-    ]
+    painted = [paint_line(line, [check.verdict]) for line, check in zip(lines[1:], checks, strict=True)]
     return "".join([lines[0], *painted])
 
 

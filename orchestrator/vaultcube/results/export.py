@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from vaultcube.errors import VaultCubeError, all_errors
+from vaultcube.results.compare import Comparison
 from vaultcube.results.doctor import DoctorReport
 from vaultcube.results.events import Known
 from vaultcube.results.gpus import GpusDocument, MonitorDocument
@@ -36,6 +37,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     draft = "https://json-schema.org/draft/2020-12/schema"
     printed: dict[str, type[Model]] = {
         "result": Result,
+        "compare": Comparison,
         "doctor": DoctorReport,
         "gpus": GpusDocument,
         "monitor": MonitorDocument,

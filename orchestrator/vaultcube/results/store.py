@@ -20,8 +20,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError, VaultCubeError
-from vaultcube.results.lock import LOCK
+from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError, RunActiveError, VaultCubeError
+from vaultcube.results.lock import LOCK, keeper
 from vaultcube.results.profile import describe
 from vaultcube.results.schema import Artifact, Result
 
@@ -118,6 +118,23 @@ class RunDirectory:
         except (OSError, ValidationError) as error:
             why = describe(error) if isinstance(error, ValidationError) else error.strerror
             raise NotFoundError(f"{self.path / RESULT} cannot be read as a result: {why}") from error
+
+    def finished_result(self) -> Result:
+        """Return the result of a run that has ended.
+
+        Raises:
+            RunActiveError: it is still going on.
+            NotFoundError: nobody looks after it and it has no result, or result.json is not one.
+        """
+        result = self.read_result()
+        if result is not None:
+            return result
+        if keeper(self.path) is not None:
+            raise RunActiveError(f"{self.id} is still going on")
+        raise NotFoundError(
+            f"{self.id} has no result: the vaultcube that looked after it was killed",
+            next_step="`vaultcube ps` shows whether containers are left, `vaultcube down RUN` clears and judges them.",
+        )
 
     def artifacts(self) -> list[Artifact]:
         """Return every file of the run but the lock, the reserve and result.json itself, with its SHA-256."""

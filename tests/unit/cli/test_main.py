@@ -19,7 +19,7 @@ from vaultcube.cli.main import VERBS, dispatch
 from vaultcube.errors import NotFoundError, UsageError
 from vaultcube.results.store import PLAN, RunStore
 
-GROUPS = {"bench": ["ddp"], "runs": ["list", "show"], "images": ["build", "list"]}
+GROUPS = {"bench": ["ddp", "tensorflow"], "runs": ["list", "show", "compare"], "images": ["build", "list"]}
 
 
 def test_the_version(vaultcube: Command) -> None:

@@ -168,6 +168,39 @@ def test_a_run_that_goes_on_has_no_result_yet(store: RunStore) -> None:
         dispatch(["runs", "show", RUN_ID])
 
 
+def test_two_kept_runs_are_put_side_by_side(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    made(store).write_result(result())
+    again = result().run.model_copy(update={"id": OTHER})
+    made(store, OTHER).write_result(result(run=again, params={"batch_size": 128}))
+    dispatch(["runs", "compare", RUN_ID, "last"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"A  {RUN_ID}: ddp on 4x")
+    assert "batch_size  256" in text
+    dispatch(["runs", "compare", RUN_ID, OTHER, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert (document["first"]["id"], document["second"]["id"]) == (RUN_ID, OTHER)
+    assert document["differences"] == [{"what": "batch_size", "first": 256, "second": 128}]
+
+
+def test_runs_that_cannot_be_compared_say_why(store: RunStore) -> None:
+    made(store).write_result(result())
+    with pytest.raises(NotFoundError, match="there is no run 'nonsuch'"):
+        dispatch(["runs", "compare", RUN_ID, "nonsuch"])
+    with pytest.raises(UsageError, match=f"last and {RUN_ID} are the same run") as seen:
+        dispatch(["runs", "compare", "last", RUN_ID])
+    assert "runs list" in seen.value.next_step
+    with pytest.raises(UsageError, match="Missing argument"):
+        dispatch(["runs", "compare", RUN_ID])
+    active = made(store, OTHER)
+    with locked(active.path), pytest.raises(RunActiveError, match=f"{OTHER} is still going on"):
+        dispatch(["runs", "compare", RUN_ID, OTHER])
+    with pytest.raises(NotFoundError, match="was killed"):
+        dispatch(["runs", "compare", OTHER, RUN_ID])
+    active.write("result.json", "{}")
+    with pytest.raises(NotFoundError, match="cannot be read as a result"):
+        dispatch(["runs", "compare", RUN_ID, OTHER])
+
+
 def test_logs_of_a_running_one_are_dockers_own(vaultcube: Command, recording: Recording, store: RunStore) -> None:
     made(store)
     recording.says("version", '"26.1.5"\n')

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.support import RUN_ID, result
 
-from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError
+from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError, RunActiveError
+from vaultcube.results.lock import locked
 from vaultcube.results.store import PLAN, RESERVE, RESULT, RunDirectory, RunStore, run_id
 from vaultcube.results.store import RUN_ID as PATTERN
 
@@ -141,6 +142,17 @@ def test_a_result_that_is_none_is_told_with_its_path(store: RunStore, text: str)
     with pytest.raises(NotFoundError, match=re.escape(str(directory.path / RESULT))) as seen:
         directory.read_result()
     assert "\n" not in seen.value.message
+
+
+def test_only_a_run_that_has_ended_has_a_result_to_look_at(store: RunStore) -> None:
+    run = store.create(RUN_ID)
+    with pytest.raises(NotFoundError, match="was killed") as seen:
+        run.finished_result()
+    assert "vaultcube down RUN" in seen.value.next_step
+    with locked(run.path), pytest.raises(RunActiveError, match="still going on"):
+        run.finished_result()
+    run.write_result(result())
+    assert run.finished_result() == result()
 
 
 def test_unknown_keys_of_a_newer_version_are_read_over(store: RunStore) -> None:
