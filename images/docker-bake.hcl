@@ -5,6 +5,11 @@ variable "BASE_IMAGE" {
   default = ""
 }
 
+# What TensorFlow's cu128 is built FROM instead of the base.
+variable "NGC_IMAGE" {
+  default = ""
+}
+
 # A folder of wheels, tried before the package index; with all wheels of a lock in it, no index is needed.
 variable "WHEELHOUSE" {
   default = ""
@@ -31,6 +36,15 @@ variable "IMAGES_DIR" {
 # The Python package, for the image that carries modules of it.
 variable "PACKAGE_DIR" {
   default = "orchestrator/vaultcube"
+}
+
+# For the target `image`: which folder, and which flavour of it.
+variable "VAULTCUBE_IMAGE" {
+  default = "none"
+}
+
+variable "VAULTCUBE_FLAVOUR" {
+  default = "any"
 }
 
 # Proxies, in either spelling: pip takes both, apt the lower case only.
@@ -68,11 +82,15 @@ function "proxy" {
 }
 
 group "default" {
-  targets = ["pytorch", "recorder", "vllm", "proxy"]
+  targets = ["pytorch", "tensorflow", "recorder", "vllm", "proxy"]
 }
 
 group "pytorch" {
   targets = ["pytorch-cu124", "pytorch-cu128"]
+}
+
+group "tensorflow" {
+  targets = ["tensorflow-cu124", "tensorflow-cu128"]
 }
 
 group "recorder" {
@@ -106,6 +124,15 @@ target "_common" {
   )
 }
 
+# Any image that needs no more than the others: what vaultcube builds where no target below has the image's name.
+target "image" {
+  inherits   = ["_common"]
+  dockerfile = "${VAULTCUBE_IMAGE}/Dockerfile"
+  contexts   = { vaultcube = PACKAGE_DIR }
+  args       = { FLAVOUR = VAULTCUBE_FLAVOUR }
+  tags       = ["vaultcube/${VAULTCUBE_IMAGE}:${VAULTCUBE_FLAVOUR}"]
+}
+
 target "pytorch-cu124" {
   inherits   = ["_common"]
   dockerfile = "pytorch/Dockerfile"
@@ -118,6 +145,23 @@ target "pytorch-cu128" {
   dockerfile = "pytorch/Dockerfile"
   args       = { FLAVOUR = "cu128" }
   tags       = ["vaultcube/pytorch:cu128"]
+}
+
+target "tensorflow-cu124" {
+  inherits   = ["_common"]
+  dockerfile = "tensorflow/Dockerfile"
+  args       = { FLAVOUR = "cu124" }
+  tags       = ["vaultcube/tensorflow:cu124"]
+}
+
+target "tensorflow-cu128" {
+  inherits   = ["_common"]
+  dockerfile = "tensorflow/Dockerfile"
+  args = {
+    FLAVOUR   = "cu128"
+    NGC_IMAGE = NGC_IMAGE != "" ? NGC_IMAGE : "nvcr.io/nvidia/tensorflow:25.02-tf2-py3"
+  }
+  tags = ["vaultcube/tensorflow:cu128"]
 }
 
 target "recorder-any" {

@@ -7,12 +7,14 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from vaultcube.gpu.flavours import ANY
 from vaultcube.gpu.leases import DOCTOR, LABEL_ROLE
 from vaultcube.gpu.pinning import GENERATE, HOOK, Pinning
 from vaultcube.gpu.preflight.judged import Judged, fail, good, named, unavailable
 from vaultcube.gpu.readings import GpuInfo
 from vaultcube.stack.docker import Docker, known_error, last_line
 from vaultcube.stack.environment import container_user
+from vaultcube.stack.images import image_names
 
 # A container that computes nothing is up within a second; a driver that is loaded for it takes longer.
 LIMIT_S: Final = 60.0
@@ -65,11 +67,15 @@ _KNOWN: Final = (
 
 
 def proving_image(images: Collection[str], flavour: str | None) -> str | None:
-    """Return which image of ours that is here can prove it: the recorder's, else the flavour's, else any of PyTorch."""
-    recorders = sorted(name for name in images if name.startswith("vaultcube/recorder:"))
-    frameworks = sorted(name for name in images if name.startswith("vaultcube/pytorch:"))
-    wanted = f"vaultcube/pytorch:{flavour}"
-    return next(iter([*recorders, *([wanted] if wanted in frameworks else []), *frameworks]), None)
+    """Return which image of ours that is here can prove it: the recorder's, else one of the flavour, else any."""
+    known = image_names()
+
+    def order(name: str) -> tuple[bool, bool, bool, str]:
+        image, _, tag = name.partition(":")
+        return image != "vaultcube/recorder", tag != flavour, tag == ANY, name
+
+    ours = [name for name in images if name.partition(":")[0].removeprefix("vaultcube/") in known]
+    return min(ours, key=order, default=None)
 
 
 def run_args(name: str, image: str, pinning: Pinning) -> list[str]:

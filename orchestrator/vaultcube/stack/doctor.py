@@ -16,7 +16,7 @@ from vaultcube.errors import (
     UsageError,
     VaultCubeError,
 )
-from vaultcube.gpu.flavours import Flavour, choose_flavour
+from vaultcube.gpu.flavours import choose_flavour
 from vaultcube.gpu.inventory import to_gpu
 from vaultcube.gpu.preflight import CHECKS, CODES, examine, needs
 from vaultcube.gpu.preflight.containers import pinned
@@ -29,7 +29,7 @@ from vaultcube.stack.access import prove, proving_image
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.facts import USUAL_PORTS, look
-from vaultcube.stack.images import BUILD_SPACE_BYTES, image_names
+from vaultcube.stack.images import BUILD_SPACE_BYTES
 from vaultcube.stack.plan import Plan
 
 ACCESS: Final = "access"
@@ -149,8 +149,7 @@ def access(facts: Facts, docker: Docker) -> Judged:
     image = proving_image(frozenset() if isinstance(facts.images, Unseen) else facts.images, _flavour(facts))
     if image is None:
         # The recorder's is small, and no framework is needed for this.
-        what = "recorder" if "recorder" in image_names() else f"pytorch --flavour {_flavour(facts) or Flavour.CU128}"
-        return unavailable("there is no image on this machine to prove it with", f"vaultcube images build {what}")
+        return unavailable("there is no image on this machine to prove it with", "vaultcube images build recorder")
     try:
         return prove(docker, image, way, [one.info for one in found])
     except VaultCubeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,7 @@ from vaultcube.errors import (
     UsageError,
     VaultCubeError,
 )
-from vaultcube.gpu.flavours import Flavour
+from vaultcube.gpu.flavours import ANY, Flavour
 from vaultcube.stack.assets import PACKAGE, asset
 from vaultcube.stack.buildlog import BuildLog
 from vaultcube.stack.docker import Docker, ImageInfo, known_error
@@ -33,23 +34,17 @@ LOCAL_BASE = "vaultcube/base:bookworm"
 # What a build needs free at its worst: two copies of PyTorch's layers (venv stage, image) and the cached wheels.
 # Measured for pytorch:cu124 (docs/performance.md); cu128's wheels are a quarter larger.
 BUILD_SPACE_BYTES = 18 * 10**9
-# vLLM is installed where it stays, 3 GB and 1 GB of wheels, but PyTorch below it may have to be built as well. For the CPU
-# it is as much with the CPU build of PyTorch, and about 7 GB more with the CUDA build.
-OTHER_SPACE_BYTES = {
-    "vllm:cu124": 24 * 10**9,
-    "vllm:cu128": 26 * 10**9,
-    "vllm:cpu": 12 * 10**9,
-    # Without a framework in them.
-    "proxy:any": 10**9,
-    "recorder:any": 10**9,
-}
+# An image that is the same for every CUDA has no framework in it.
+SMALL_SPACE_BYTES = 10**9
+# Where an image needs more or less, its Dockerfile says so: `# Room for a build: cu124 24 GB, cpu 12 GB`.
+ROOM = re.compile(r"^# Room for a build: (.+)$", re.MULTILINE)
+# Another image of ours that it is built FROM.
+PARENT = re.compile(r"^FROM (vaultcube/(\S+):\$\{FLAVOUR\}\S*)", re.MULTILINE)
+PULLED = re.compile(r"failed to resolve source metadata for (\S+?):? ")
 CA_VARIABLES = ("VAULTCUBE_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")
 # pip's own setting; where it names a folder, its wheels are for our builds too.
 WHEELHOUSE_VARIABLE = "PIP_FIND_LINKS"
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
-
-# The flavour of an image that is the same for every CUDA.
-ANY = "any"
 
 BuildWatcher = Callable[[BuildLog, list[str]], None]
 
@@ -140,14 +135,13 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     docker.probe_buildx()
     base = choose_base(docker, options.base_image)
     name = f"vaultcube/{image}:{target}"
-    # And what it is built FROM, where that is an image of ours.
-    names = [name, *([f"vaultcube/pytorch:{target}-framework"] if image == "vllm" and target != Flavour.CPU else [])]
-    before = {each: docker.image(each) for each in names}
+    before = {each: docker.image(each) for each in (name, *parents(image, target))}
     if before[name] is None:
-        check_space(docker, OTHER_SPACE_BYTES.get(f"{image}:{target}", BUILD_SPACE_BYTES))
+        check_space(docker, build_space(image, target))
     environment = build_environment(options, base, os.environ)
+    environment |= {"VAULTCUBE_IMAGE": image, "VAULTCUBE_FLAVOUR": target}
     bakefile = asset("images") / "docker-bake.hcl"
-    args = ["buildx", "bake", "--file", str(bakefile), "--progress", "rawjson", f"{image}-{target}"]
+    args = ["buildx", "bake", "--file", str(bakefile), "--progress", "rawjson", bake_target(image, target)]
     with _buildx_config(os.environ) as config:
         child = docker.start(args, env={**environment, **config}, merged=True)
         log = _follow(child, stop, watch)
@@ -157,6 +151,34 @@ def build(docker: Docker, stop: Stop, image: str, flavour: str, options: BuildOp
     for each, old in before.items():
         _remove_replaced(docker, old, docker.image(each))
     return name
+
+
+def bake_target(image: str, flavour: str) -> str:
+    """Return the target of docker-bake.hcl that builds an image: its own where it has one, else the one for all others."""
+    own = f"{image}-{flavour}"
+    text = (asset("images") / "docker-bake.hcl").read_text(encoding="utf-8")
+    return own if f'target "{own}"' in text else "image"
+
+
+def parents(image: str, flavour: str) -> list[str]:
+    """Return the images of ours that this one is built FROM: those that there are in its flavour."""
+    return [
+        name.replace("${FLAVOUR}", flavour)
+        for name, parent in PARENT.findall(_dockerfile(image))
+        if flavour in flavours_of(parent)
+    ]
+
+
+def build_space(image: str, flavour: str) -> int:
+    """Return how many bytes a build needs free at its worst."""
+    told = ROOM.search(_dockerfile(image))
+    rooms = re.findall(r"(\S+) (\d+) GB", told[1]) if told else []
+    usual = SMALL_SPACE_BYTES if flavour == ANY else BUILD_SPACE_BYTES
+    return next((int(gigabytes) * 10**9 for which, gigabytes in rooms if which == flavour), usual)
+
+
+def _dockerfile(image: str) -> str:
+    return (asset("images") / image / "Dockerfile").read_text(encoding="utf-8")
 
 
 def _remove_replaced(docker: Docker, old: ImageInfo | None, new: ImageInfo | None) -> None:
@@ -254,7 +276,8 @@ def check_space(docker: Docker, needed: int) -> None:
 
 
 def _build_error(log: BuildLog, base: str, name: str) -> VaultCubeError:
-    text = " ".join([log.error, *log.plain]).lower()
+    said = " ".join([log.error, *log.plain])
+    text = said.lower()
     signs = (
         "failed to resolve source metadata",
         "pull access denied",
@@ -262,6 +285,13 @@ def _build_error(log: BuildLog, base: str, name: str) -> VaultCubeError:
         "failed to parse stage name",
     )
     pulling = any(sign in text for sign in signs)
+    pulled = PULLED.search(said)
+    if pulled is not None and not pulled[1].endswith(base):
+        # A stage that stands on somebody else's image, whatever the base is.
+        return BaseImageError(
+            f"{pulled[1]}, which {name} is built FROM, is not on this machine and cannot be pulled",
+            next_step=f"Check the network, and what this says: docker pull {pulled[1]}",
+        )
     if pulling and (base.lower() in text or "resolve source metadata" in text):
         return BaseImageError(f"the base image {base} is not on this machine and cannot be pulled")
     if log.failed is None and (known := known_error("\n".join(log.plain))):

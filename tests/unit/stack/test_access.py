@@ -28,6 +28,10 @@ LISTED = f"GPU 0: NVIDIA GeForce RTX 5090 (UUID: {UUIDS[0]})\nGPU 1: NVIDIA GeFo
         ({"vaultcube/recorder:1", IMAGE}, "cu128", "vaultcube/recorder:1"),
         ({"vaultcube/pytorch:cu124", IMAGE}, "cu128", IMAGE),
         ({"vaultcube/pytorch:cu124"}, "cu128", "vaultcube/pytorch:cu124"),
+        # Whatever workload it is for, and the one that runs anywhere last.
+        ({"vaultcube/tensorflow:cu124", "vaultcube/vllm:cu128"}, "cu128", "vaultcube/vllm:cu128"),
+        ({"vaultcube/proxy:any", "vaultcube/vllm:cu124"}, "cu128", "vaultcube/vllm:cu124"),
+        ({"vaultcube/proxy:any"}, "cu128", "vaultcube/proxy:any"),
         ({"vaultcube/base:bookworm"}, "cu128", None),
         (set(), None, None),
     ],

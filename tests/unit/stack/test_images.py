@@ -19,15 +19,18 @@ from vaultcube.errors import (
 from vaultcube.stack.buildlog import BuildLog
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.images import (
+    BUILD_SPACE_BYTES,
     CA_VARIABLES,
     DEFAULT_BASE,
     LOCAL_BASE,
-    OTHER_SPACE_BYTES,
     PROXY_VARIABLES,
+    SMALL_SPACE_BYTES,
     WHEELHOUSE_VARIABLE,
     BuildOptions,
+    bake_target,
     build,
     build_environment,
+    build_space,
     check_space,
     choose_base,
     default_flavour,
@@ -35,6 +38,7 @@ from vaultcube.stack.images import (
     image_flavour,
     image_names,
     list_images,
+    parents,
 )
 from vaultcube.stack.signals import Stop
 
@@ -62,10 +66,11 @@ def test_images_and_flavours_are_those_that_have_a_dockerfile_and_a_lock() -> No
     assert "pytorch" in image_names()
     assert flavours_of("pytorch") == ["cu124", "cu128"]
     assert flavours_of("recorder") == ["any"]
+    assert flavours_of("tensorflow") == ["cu124", "cu128"]
     assert flavours_of("vllm") == ["cu124", "cu128", "cpu"]
     # Nothing is locked for it.
     assert flavours_of("proxy") == ["any"]
-    assert [default_flavour(image) for image in image_names()] == ["any", "cu124", "any", "cu124"]
+    assert [default_flavour(image) for image in image_names()] == ["any", "cu124", "any", "cu124", "cu124"]
     with pytest.raises(UsageError) as seen:
         flavours_of("nonsuch")
     assert "pytorch" in seen.value.next_step
@@ -78,10 +83,41 @@ def test_the_cpu_has_an_image_of_its_own_or_the_first_flavours() -> None:
         image_flavour("nonsuch", "cpu")
 
 
+def test_what_a_build_needs_is_in_the_images_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bake_target("pytorch", "cu124") == "pytorch-cu124"
+    assert parents("vllm", "cu128") == ["vaultcube/pytorch:cu128-framework"]
+    assert parents("vllm", "cpu") == parents("pytorch", "cu124") == []
+    assert (
+        build_space("vllm", "cpu") < build_space("pytorch", "cu124") == BUILD_SPACE_BYTES < build_space("vllm", "cu128")
+    )
+    assert build_space("recorder", "any") == build_space("proxy", "any") == SMALL_SPACE_BYTES
+    for folder in ("toy", "pytorch/requirements"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+    for file in ("Dockerfile", "requirements/cu124.txt"):
+        (tmp_path / "images/pytorch" / file).touch()
+    (tmp_path / "images/docker-bake.hcl").write_text('target "image" {\n}\ntarget "toy-cu124" {\n}\n')
+    dockerfile = "# Room for a build: cu124 3 GB, any 2 GB\nFROM vaultcube/pytorch:${FLAVOUR} AS below\nFROM scratch\n"
+    (tmp_path / "images/toy/Dockerfile").write_text(dockerfile)
+    monkeypatch.setattr("vaultcube.stack.images.asset", lambda name: tmp_path / name)
+    # Its own target, or the one for all that have none.
+    assert [bake_target("toy", flavour) for flavour in ("cu124", "cu128")] == ["toy-cu124", "image"]
+    assert parents("toy", "cu124") == ["vaultcube/pytorch:cu124"]
+    assert parents("toy", "cu128") == []
+    assert [build_space("toy", name) for name in ("cu124", "any", "cu128")] == [3 * 10**9, 2 * 10**9, BUILD_SPACE_BYTES]
+
+
 def test_images_are_listed_with_what_is_here(recording: Recording) -> None:
     here(recording, NAME)
     absent(recording, "vaultcube/pytorch:cu128")
-    for name in ("recorder:any", "proxy:any", "vllm:cu124", "vllm:cu128", "vllm:cpu"):
+    for name in (
+        "recorder:any",
+        "proxy:any",
+        "tensorflow:cu124",
+        "tensorflow:cu128",
+        "vllm:cu124",
+        "vllm:cu128",
+        "vllm:cpu",
+    ):
         absent(recording, f"vaultcube/{name}")
     rows = {row.name: row.as_dict() for row in list_images(Docker())}
     assert rows[NAME]["local"] == {"id": "sha256:1", "size_bytes": 1, "created": "2026", "labels": {}, "tags": ()}
@@ -242,7 +278,7 @@ def test_a_small_image_needs_little_room(recording: Recording, tmp_path: Path, m
     recording.says("buildx bake")
     for name in (NAME, "vaultcube/recorder:any"):
         absent(recording, name)
-    free = OTHER_SPACE_BYTES["recorder:any"]
+    free = SMALL_SPACE_BYTES
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=free))
     assert attempt("any", image="recorder")[0] == "vaultcube/recorder:any"
     with pytest.raises(DiskTooSmallError):
@@ -266,6 +302,20 @@ def test_a_base_that_cannot_be_pulled_is_named(recording: Recording) -> None:
     recording.says("buildx bake", stderr=bake("no-base"), status=1)
     with pytest.raises(BaseImageError, match="the base image vaultcube/nonsuch:1 is not on this machine"):
         attempt(options=BuildOptions(base_image="vaultcube/nonsuch:1"))
+
+
+def test_somebody_elses_image_that_cannot_be_pulled_is_named_and_not_the_base(recording: Recording) -> None:
+    ready(recording)
+    here(recording, NAME)
+    nvidias = "nvcr.io/nvidia/tensorflow:25.02-tf2-py3"
+    said = (
+        f"ERROR: failed to solve: {nvidias}: failed to resolve source metadata for {nvidias}: failed to do request: "
+        'Head "https://nvcr.io/v2/nvidia/tensorflow/manifests/25.02-tf2-py3": dial tcp: lookup nvcr.io: no such host\n'
+    )
+    recording.says("buildx bake", stderr=said, status=1)
+    with pytest.raises(BaseImageError, match=f"{nvidias}, which {NAME} is built FROM") as seen:
+        attempt()
+    assert f"docker pull {nvidias}" in seen.value.next_step
 
 
 def test_an_engine_that_is_gone_is_no_build_error(recording: Recording) -> None:

@@ -89,7 +89,7 @@ def missing_image(facts: Facts) -> str | None:
         flavour, _ = choose_flavour(facts.asked.flavour, gpus)
     except FlavourError:
         return None
-    name = f"vaultcube/pytorch:{Flavour.CU124 if flavour is Flavour.CPU else flavour}"
+    name = f"vaultcube/{facts.asked.image}:{Flavour.CU124 if flavour is Flavour.CPU else flavour}"
     return name if isinstance(facts.images, Unseen) or name not in facts.images else None
 
 

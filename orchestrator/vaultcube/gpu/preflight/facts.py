@@ -41,6 +41,7 @@ class Asked(NamedTuple):
         hardware: what the profile says is in the box, or None.
         profile: the profile's name.
         claimed: whether the user named the profile, and so said that this is such a box.
+        image: the image that a run would need; the one that `images build` builds when none is named.
         build_bytes: what building an image needs free.
         starting: a workload is about to start: what is merely in use in a look around is in its way now.
     """
@@ -52,6 +53,7 @@ class Asked(NamedTuple):
     hardware: Hardware | None = None
     profile: str = ""
     claimed: bool = False
+    image: str = "pytorch"
     build_bytes: int = 0
     starting: bool = False
 
