@@ -41,9 +41,9 @@ check_mypy() {
         done
         if [ "${#packages[@]}" -eq 0 ]; then continue; fi
         MYPYPATH=orchestrator:images:${image%/} "$BIN/mypy" --explicit-package-bases --ignore-missing-imports \
-            -p common "${packages[@]}" || failed=1
+            -p common -p training "${packages[@]}" || failed=1
     done
-    MYPYPATH=orchestrator:images:images/pytorch:images/vllm "$BIN/mypy" --explicit-package-bases --ignore-missing-imports tests || failed=1
+    MYPYPATH=orchestrator:images:images/pytorch:images/vllm:images/tensorflow "$BIN/mypy" --explicit-package-bases --ignore-missing-imports tests || failed=1
     return "$failed"
 }
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess  # noqa: TID251 - the rule is the package's; a launcher launches
 import sys
+from typing import IO
 
 PARENT = "VAULTCUBE_PARENT_PID"
 _PR_SET_PDEATHSIG = 1
@@ -20,16 +21,23 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def start(module: str, environment: dict[str, str], *argv: str, talks: bool = False) -> subprocess.Popen[bytes]:
+def start(
+    module: str,
+    environment: dict[str, str],
+    *argv: str,
+    talks: bool = False,
+    stderr: IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start `python3 -m module` with `environment`; it calls `die_with_parent` first.
 
-    One that `talks` has its stdin and stdout on pipes.
+    One that `talks` has its stdin and stdout on pipes; `stderr` is the file its stderr goes to, None for our own.
     """
     pipe = subprocess.PIPE if talks else None
     return subprocess.Popen(
         [sys.executable, "-m", module, *argv],
         stdin=pipe,
         stdout=pipe,
+        stderr=stderr,
         env=environment | {PARENT: str(os.getpid())},
         # Ctrl-C in a terminal reaches this process alone, which then ends the others in order.
         start_new_session=True,

@@ -183,37 +183,37 @@ def start_of_a_run(count: int) -> list[Row]:
     return rows
 
 
-def program(count: int) -> list[Row]:
-    """Compare the throughput our DDP program measures with that of a bare torchrun script doing the same steps."""
+# What trains bare, each beside the workload that does the same steps: image, script, and how it is started.
+BARE = {
+    "ddp": (IMAGE, "bare_ddp.py", ["python3", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]),
+    "tensorflow": ("vaultcube/tensorflow:cu124", "bare_tensorflow.py", ["python3"]),
+}
+
+
+def training(workload: str, count: int) -> list[Row]:
+    """Compare the throughput that our training program measures with that of a bare script doing the same steps."""
+    image, script, start = BARE[workload]
     common = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp:exec", "--shm-size", "1g"]
     common += ["--env", "OMP_NUM_THREADS=1", "--env", "GLOO_SOCKET_IFNAME=lo"]
+    common += ["--volume", f"{HERE / script}:/{script}:ro", image, *start, f"/{script}"]
 
     def bare() -> float:
-        torchrun = ["python3", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "/bare_ddp.py"]
-        out = call(
-            *common,
-            "-v",
-            f"{HERE / 'bare_ddp.py'}:/bare_ddp.py:ro",
-            IMAGE,
-            *torchrun,
-            *map(str, (WARMUP, WINDOWS, STEPS)),
-        )
+        out = call(*common, *map(str, (WARMUP, WINDOWS, STEPS)))
         return float(re.findall(r"samples/s ([\d.]+)", out)[0])
 
     def ours() -> float:
         with tempfile.TemporaryDirectory() as folder:
             sizes = ["--windows", str(WINDOWS), "--steps-per-window", str(STEPS)]
             sizes += ["--warmup-steps", str(WARMUP), "--max-warmup-steps", str(WARMUP)]
-            bench = [VAULTCUBE, "bench", "ddp", "--gpus", "none", "--json", "--results-dir", folder, "--ranks", "2"]
+            bench = [VAULTCUBE, "bench", workload, "--gpus", "none", "--json", "--results-dir", folder, "--ranks", "2"]
             found = json.loads(call(*bench, *sizes))
         return float(found["metrics"]["throughput_samples_per_s"]["value"])
 
     mine, plain = in_turns(count, ours, bare)
     ratio = statistics.median(mine) / statistics.median(plain)
     values = f"{told(mine, 'samples/s')} / {told(plain, 'samples/s')}"
-    return [
-        ("throughput of `ddp`, 2 ranks on the CPU", "bare torchrun script", values, f"{ratio:.3f}x", "0.98x to 1.02x")
-    ]
+    beside = "bare torchrun script" if workload == "ddp" else "bare TensorFlow script"
+    return [(f"throughput of `{workload}`, 2 ranks on the CPU", beside, values, f"{ratio:.3f}x", "0.98x to 1.02x")]
 
 
 def recording(count: int) -> list[Row]:
@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
     parser.add_argument("--count", type=int, default=15, help="rounds of the quick comparisons")
     parser.add_argument("--slow-count", type=int, default=4, help="rounds of the throughput comparison")
-    parser.add_argument("--only", type=int, choices=range(1, 7), help="measure one part (of six), and print it")
+    parser.add_argument("--only", type=int, choices=range(1, 8), help="measure one part (of seven), and print it")
     args = parser.parse_args()
     if args.only is not None and args.write:
         parser.error("--write wants the whole table")
@@ -283,8 +283,9 @@ def main() -> None:
         lambda: inventory(args.count),
         lambda: start_of_a_run(max(args.count // 2, 4)),
         lambda: recording(max(args.slow_count, 3)),
-        lambda: program(args.slow_count),
+        lambda: training("ddp", args.slow_count),
         lambda: server(max(args.slow_count, 3)),
+        lambda: training("tensorflow", args.slow_count),
     ]
     if args.only is not None:
         parts = parts[args.only - 1 : args.only]

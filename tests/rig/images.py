@@ -46,6 +46,7 @@ class Standin:
         kept: its name on this machine's own engine.
         sources: what else it is made of.
         copies: lines of its Dockerfile that the real one says.
+        args: arguments of its build, `NAME=VALUE`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Standin:
     kept: str
     sources: tuple[Path, ...]
     copies: str = ""
+    args: tuple[str, ...] = ()
 
     def load(self, engine: RigEngine) -> None:
         """Put it into the rig's engine, in every flavour that needs a GPU.
@@ -70,7 +72,9 @@ class Standin:
 
     def fingerprint(self) -> str:
         """Return a short hash of everything that it is made of, the base image apart."""
-        digest = hashlib.sha256((ROOT / "images/pytorch/Dockerfile").read_bytes() + self.copies.encode())
+        digest = hashlib.sha256(
+            (ROOT / "images/pytorch/Dockerfile").read_bytes() + repr((self.copies, self.args)).encode()
+        )
         for file in _files((self.folder, *self.sources)):
             digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
         return digest.hexdigest()[:12]
@@ -86,7 +90,7 @@ class Standin:
         _docker("build", "--quiet", *python, "--tag", PYTHON, "images")
         text = re.sub(rf"^{re.escape(COPIES_HERE)}.*$", self.copies, self._dockerfile(), flags=re.MULTILINE)
         rig = ["--file", "-", "--build-context", f"rig={self.folder}", "--build-context", f"vaultcube={PACKAGE}"]
-        rig += ["--build-arg", f"PYTHON={PYTHON}"]
+        rig += [word for arg in (f"PYTHON={PYTHON}", *self.args) for word in ("--build-arg", arg)]
         for flavour, name in zip(FLAVOURS, names, strict=True):
             _docker("build", "--quiet", *rig, "--build-arg", f"FLAVOUR={flavour}", "--tag", name, "images", text=text)
         gone = set(old.split()) - set(names)
@@ -102,8 +106,18 @@ class Standin:
 
 def pytorch() -> Standin:
     """Return the one for PyTorch: the real launcher of ddp, sleeping where PyTorch would compute."""
-    sources = (ROOT / "images/common", ROOT / "images/pytorch/ddp")
-    return Standin(NAME, HERE / "pytorch", "vaultcube-rig/standin", sources)
+    return _training("pytorch", "ddp", "vaultcube-rig/standin")
+
+
+def tensorflow() -> Standin:
+    """Return the one for TensorFlow: the real launcher of mirrored, sleeping where TensorFlow would compute."""
+    return _training("tensorflow", "mirrored", "vaultcube-rig/tensorflow")
+
+
+def _training(image: str, program: str, kept: str) -> Standin:
+    sources = (ROOT / "images/common", ROOT / "images/training", ROOT / "images" / image / program)
+    args = (f"IMAGE={image}", f"PROGRAM={program}")
+    return Standin(f"vaultcube/{image}", HERE / "pytorch", kept, sources, args=args)
 
 
 def vllm() -> Standin:
@@ -165,7 +179,7 @@ def _files(sources: Iterable[Path]) -> list[Path]:
 
 
 def pace(box: Path, step_s: float) -> None:
-    """Let every step of the stand-in for PyTorch take this long from now on, also in containers that run; seconds."""
+    """Let every step of a stand-in that trains take this long from now on, also in containers that run; seconds."""
     fresh = box / "state/step_s.new"
     fresh.write_text(f"{step_s:g}")
     fresh.rename(box / "state/step_s")

@@ -1,7 +1,8 @@
-"""`python3 -m ddp`: see ddp.launcher."""
+"""`python3 -m ddp`: see training.launcher."""
 
 import sys
 
-from ddp.launcher import main
+from ddp.program import PROGRAM
+from training.launcher import main
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:], PROGRAM))

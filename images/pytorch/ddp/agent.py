@@ -1,4 +1,4 @@
-"""torchrun as a library: one process a rank, all ended when one fails. Started by ddp.launcher."""
+"""torchrun as a library: one process a rank, all ended when one fails. Started by training.launcher."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from common.processes import PARENT, die_with_parent
-from ddp.params import Job
+from ddp.program import DdpParams
+from training.params import Job
+from training.program import JOB
 
-JOB = "VAULTCUBE_DDP_JOB"
 LOOPBACK = "127.0.0.1"
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: Job[DdpParams]) -> dict[str, Any]:
     """Run the ranks of `job` to their end. Return `{"failures": {rank: exit code}}`, or `{"error": text}`."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -52,7 +53,7 @@ def run(job: Job) -> dict[str, Any]:
 def main() -> int:
     """Run the job in the environment and leave the report where the job says. Return 0 when every rank did well."""
     die_with_parent()
-    job = Job.from_json(os.environ[JOB])
+    job = Job.from_json(os.environ[JOB], DdpParams)
     # Scratch files of torchrun go where the launcher clears up.
     tempfile.tempdir = str(Path(job.report_path).parent)
     report = run(job)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +10,8 @@ import torchvision
 from torch.nn import functional
 
 from common.outcome import CANNOT_RUN_HERE, Problem, first_line
-from ddp import arch
-from ddp.params import Params
+from training import arch, machine
+from training.params import Params
 
 
 def select(params: Params, local_rank: int) -> torch.device:
@@ -76,10 +74,10 @@ def describe(device: torch.device, local_rank: int) -> dict[str, Any]:
     if device.type == "cpu":
         return {
             "device_index": local_rank,
-            "name": _cpu_name(),
+            "name": machine.cpu_name(),
             "uuid": None,
             "compute_capability": None,
-            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            "memory_bytes": machine.memory_bytes(),
             "architectures": [],
         }
     properties = torch.cuda.get_device_properties(device)
@@ -92,15 +90,6 @@ def describe(device: torch.device, local_rank: int) -> dict[str, Any]:
         "memory_bytes": properties.total_memory,
         "architectures": torch.cuda.get_arch_list(),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def versions() -> dict[str, str | None]:

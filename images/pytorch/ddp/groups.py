@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from common.outcome import Problem
+from training.allreduce import PERIOD, SIZES_BYTES, expected_factor
 
 if TYPE_CHECKING:
-    from ddp.params import Params
+    from training.params import Params
 
 _NEVER = timedelta(days=7)
 """Waiting ranks wait for as long as the others measure; watchdogs, not this, end a run that hangs."""
 _MARGIN_S = 60.0
 """The watchdog must come first: it says what hung, a backend's own timeout aborts the process."""
-_PERIOD = 251
-"""Values repeat with a prime, so that a shifted or swapped chunk never fits."""
-SIZES_BYTES = (4, 1028, 1 << 20, 25 << 20)
-"""One value; an odd tail; a megabyte; a bucket as DDP sends it."""
 
 
 class Groups:
@@ -76,18 +72,8 @@ class Groups:
 
 
 def _mismatches(count: int, rank: int, world: int, device: torch.device) -> int:
-    pattern = (torch.arange(count, device=device) % _PERIOD + 1).float()
+    pattern = (torch.arange(count, device=device) % PERIOD + 1).float()
     values = pattern * (rank + 1)
     dist.all_reduce(values)
-    # Exact: every partial sum is a whole number far below 2**24. A NaN is unequal too.
-    return int((values != pattern * (world * (world + 1) // 2)).sum().item())
-
-
-def wrong_sums(mismatches: list[int]) -> Problem:
-    """Return the problem of an all-reduce with `mismatches` wrong values by rank."""
-    ranks = ", ".join(str(rank) for rank, count in enumerate(mismatches) if count)
-    return Problem(
-        "allreduce-mismatch",
-        f"all-reduce returned {sum(mismatches)} wrong values (ranks {ranks}): results cannot be trusted",
-        "turn off PCIe peer-to-peer (a patched driver, ACS or the IOMMU corrupt it), then try again",
-    )
+    # A NaN is unequal too.
+    return int((values != pattern * expected_factor(world)).sum().item())

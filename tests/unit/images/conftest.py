@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 IMAGES = Path(__file__).resolve().parents[3] / "images"
-PROGRAM_PATH = [str(IMAGES), str(IMAGES / "pytorch"), str(IMAGES / "vllm")]
+# images/tensorflow is no package: where the framework is installed, the folder of that name is passed over.
+PROGRAM_PATH = [str(IMAGES), *(str(IMAGES / name) for name in ("pytorch", "vllm", "tensorflow"))]
 sys.path[:0] = PROGRAM_PATH
 
-from ddp.params import Params  # noqa: E402 - found by the lines above
+from ddp.program import DdpParams  # noqa: E402 - found by the lines above
+from mirrored.program import PROGRAM, MirroredParams  # noqa: E402 - likewise
 
 
 @pytest.fixture
@@ -21,8 +23,8 @@ def program_env() -> dict[str, str]:
 
 
 @pytest.fixture
-def params() -> Callable[..., Params]:
-    base = Params(
+def params() -> Callable[..., DdpParams]:
+    base = DdpParams(
         preset="smoke",
         device="cpu",
         ranks=2,
@@ -40,4 +42,10 @@ def params() -> Callable[..., Params]:
         hang_timeout_s=120.0,
         seed=0,
     )
+    return lambda **changes: replace(base, **changes)
+
+
+@pytest.fixture
+def mirrored() -> Callable[..., MirroredParams]:
+    base = MirroredParams(device="cpu", ranks=2, preset="smoke", **PROGRAM.presets["smoke"])
     return lambda **changes: replace(base, **changes)

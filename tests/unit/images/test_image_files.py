@@ -11,7 +11,15 @@ import selfcheck
 IMAGES = Path(selfcheck.__file__).parents[1]
 FLAVOURS = ("cu124", "cu128")
 LOCKS = {flavour: IMAGES / "pytorch" / "requirements" / f"{flavour}.txt" for flavour in FLAVOURS}
-PROGRAMS = [*sorted((IMAGES / "common").glob("*.py")), *sorted((IMAGES / "pytorch").rglob("*.py"))]
+# What a folder's programs may import besides the standard library and their shared modules.
+ALLOWED = {
+    "common": {"common"},
+    "training": {"common", "training"},
+    "pytorch": {"common", "training", "ddp", "torch", "torchvision"},
+    "tensorflow": {"common", "training", "mirrored", "tensorflow"},
+}
+FRAMEWORKS = {"torch", "torchvision", "tensorflow"}
+PROGRAMS = [path for folder in ALLOWED for path in sorted((IMAGES / folder).rglob("*.py"))]
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -49,18 +57,20 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(IMAGES)))
 def test_programs_need_the_framework_and_the_standard_library_only(path: Path) -> None:
-    allowed = sys.stdlib_module_names | {"common", "ddp"}
-    if path.parent.name != "common":
-        allowed |= {"torch", "torchvision"}
-    assert imports(path) <= allowed
+    assert imports(path) <= sys.stdlib_module_names | ALLOWED[path.relative_to(IMAGES).parts[0]]
 
 
-def test_the_launcher_starts_without_the_framework() -> None:
-    heavy = {path.stem for path in PROGRAMS if path.parent.name == "ddp" and {"torch", "torchvision"} & imports(path)}
-    assert heavy == {"agent", "gpu", "groups", "training"}
-    # The agent and the worker import theirs inside functions.
-    agent = ast.parse((IMAGES / "pytorch" / "ddp" / "agent.py").read_text())
-    assert not any("torch" in ast.unparse(node) for node in agent.body if isinstance(node, ast.Import | ast.ImportFrom))
+def starts_with_a_framework(path: Path) -> bool:
+    """Say whether importing a module imports a framework: other imports stand inside functions."""
+    lines = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return bool(FRAMEWORKS & {word for line in lines for word in re.findall(r"\w+", ast.unparse(line))})
+
+
+def test_the_launcher_starts_without_a_framework() -> None:
+    heavy = {path.relative_to(IMAGES) for path in PROGRAMS if starts_with_a_framework(path)}
+    names = [f"pytorch/ddp/{name}.py" for name in ("gpu", "groups", "step")]
+    names += [f"tensorflow/mirrored/{name}.py" for name in ("checks", "devices", "images", "step")]
+    assert heavy == {Path(name) for name in names}
 
 
 def test_no_program_outgrows_its_file() -> None:

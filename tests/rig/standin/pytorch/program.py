@@ -1,7 +1,7 @@
-"""A stand-in for the training framework, not for our programs: `python3 -m ddp` of the rig's image.
+"""A stand-in for a training framework, not for our programs: `python3 -m ddp` or `mirrored` of the rig's images.
 
-The launcher, its command line and the measuring protocol are the real ones of images/pytorch and images/common. Only
-what PyTorch would do is not done: a step sleeps, nothing is summed, and GPUs are those that NVML lists. Times are real
+The launcher, its command line and the measuring protocol are the real ones of images/training and images/common. Only
+what a framework would do is not done: a step sleeps, nothing is summed, and GPUs are those that NVML lists. Times are real
 times. A step takes the seconds in the box's file `state/step_s` (read again before every step), else STEP_S.
 A GPU that stops answering fails the run, as it does a real one.
 """
@@ -9,29 +9,34 @@ A GPU that stops answering fails the run, as it does a real one.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddp import arch, launcher, machine, summary
-
 from common import windows
 from common.events import EventWriter, read_new
 from common.outcome import CANNOT_RUN_HERE, Problem, say
+from training import arch, launcher, machine, summary
 
 if TYPE_CHECKING:
-    from ddp.params import Params
-
     from common.signals import Signals
+    from training.params import Params
+    from training.program import Program
 
 STEP_S = 0.05
 STEP_FILE = Path("/run/vaultcube-rig/state/step_s")
-# What the real images' builds of PyTorch carry.
+# What the real images' builds of PyTorch carry; TensorFlow's are for no other cards that the rig has.
 ARCHITECTURES = {
     "cu124": ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"],
     "cu128": ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"],
+}
+# What the programs of each workload say of frameworks; none is there.
+FRAMEWORKS = {
+    "ddp": ("torch", "torchvision", "cuda", "cudnn", "nccl"),
+    "tensorflow": ("tensorflow", "keras", "cuda", "cudnn", "nccl"),
 }
 # NVML's own numbers: GPU is lost, unknown error.
 GONE = (15, 999)
@@ -113,7 +118,8 @@ def gpu_count() -> int:
 class Run:
     """One run, all its ranks in this process: takes the place of the launcher's own, which starts torchrun."""
 
-    def __init__(self, params: Params, events: Path, scratch: Path) -> None:  # noqa: ARG002 - as the real one
+    def __init__(self, program: Program, params: Params, events: Path, scratch: Path) -> None:  # noqa: ARG002 - as the real one
+        self._program = program
         self._params = params
         self._path = events
         self._writers = [EventWriter(events, rank) for rank in range(params.ranks)]
@@ -131,7 +137,7 @@ class Run:
         started, ranks = time.monotonic(), range(self._params.ranks)
         flavour = os.environ.get("VAULTCUBE_FLAVOUR", "")
         architectures = ARCHITECTURES.get(flavour, [])
-        absent = dict.fromkeys(("torch", "torchvision", "cuda", "cudnn", "nccl"))
+        absent = dict.fromkeys(FRAMEWORKS[self._program.workload])
         self._writers[0].write("frameworks", versions=absent | {"stand-in": "1"})
         for rank in ranks:
             device = self._device(rank, architectures)
@@ -139,6 +145,8 @@ class Run:
                 major, minor = (int(part) for part in device["compute_capability"].split("."))
                 arch.check(device["name"], (major, minor), architectures, self._params.precision, flavour)
             self._writers[rank].write("device", **device)
+        if self._program.workload == "tensorflow":
+            self._prove_devices()
         for writer in self._writers:
             writer.write("allreduce", backend="stand-in", correct=True, mismatches=0, sizes_bytes=[], elapsed_s=0.0)
         for rank in ranks:
@@ -150,7 +158,19 @@ class Run:
 
     def table(self) -> list[str]:
         """Return the lines of the table of what was measured."""
-        return summary.table(read_new(self._path, 0)[0])
+        return summary.table(read_new(self._path, 0)[0], self._program.workload)
+
+    def _prove_devices(self) -> None:
+        """Say what TensorFlow's devices would have to prove."""
+        kind = "GPU" if self._nvml else "CPU"
+        found = self._nvml.count() if self._nvml else len(self._writers)
+        names = [f"/physical_device:{kind}:{index}" for index in range(found)]
+        self._writers[0].write("detection", wanted=len(self._writers), found=found, names=names)
+        for rank, writer in enumerate(self._writers):
+            placed = f"/job:localhost/replica:0/task:0/device:{kind}:{rank}"
+            for name in ("matmul", "xla_matmul"):
+                writer.write("operation", name=name, placed=placed, elements=1, mismatches=0)
+            writer.write("allocation", growth=True, bytes=1, peak_bytes=None)
 
     def _device(self, rank: int, architectures: list[str]) -> dict[str, Any]:
         if self._nvml:
@@ -213,4 +233,4 @@ def step_s() -> float:
 if __name__ == "__main__":
     machine.gpu_count = gpu_count
     launcher.Run = Run  # type: ignore[misc, assignment]
-    sys.exit(launcher.main(sys.argv[1:]))
+    sys.exit(launcher.main(sys.argv[1:], importlib.import_module(f"{__package__}.program").PROGRAM))

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from serve import cli
 
 from common.outcome import Problem
-
 from vaultcube.workloads import vllm
 
 LEAST = ["--results", "/r", "--model", "tiny"]

@@ -1,8 +1,14 @@
-"""Presets: sets of parameters with a name. Any option on the command line overrides its value."""
+"""Presets: sets of parameters with a name, the same for every program, so that programs can be compared.
+
+Any option on the command line overrides its value.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _EVERY: dict[str, Any] = {
     "model": "resnet50",
@@ -19,7 +25,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 256,
         "image_size": 224,
         "precision": "bf16",
-        "channels_last": True,
         "windows": 10,
         "steps_per_window": 20,
         "warmup_steps": 20,
@@ -31,7 +36,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "image_size": 224,
         "precision": "fp32",
-        "channels_last": False,
         "windows": 5,
         "steps_per_window": 20,
         "warmup_steps": 10,
@@ -43,7 +47,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 4,
         "image_size": 64,
         "precision": "fp32",
-        "channels_last": False,
         "windows": 5,
         "steps_per_window": 2,
         "warmup_steps": 2,
@@ -52,3 +55,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hang_timeout_s": 120.0,
     },
 }
+
+
+def with_switch(name: str, values: Mapping[str, bool]) -> dict[str, dict[str, Any]]:
+    """Return the presets, each with the switch `name` as `values` have it by preset."""
+    return {preset: shared | {name: values[preset]} for preset, shared in PRESETS.items()}

@@ -4,20 +4,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ddp import cli, launcher, machine
-from ddp.launcher import Recorded, conclude, environment, resolve
-from ddp.outcome import EVENTS_LOST
-from ddp.params import Params
+from ddp.program import PROGRAM, DdpParams, environment
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.outcome import Problem
+from training import cli, launcher, machine
+from training.launcher import Recorded, conclude, resolve
+from training.outcome import EVENTS_LOST
+from training.params import Params
 
 Events = list[dict[str, Any]]
+PARAMS = PROGRAM.params(device="cpu", ranks=2, preset="smoke", **PROGRAM.presets["smoke"])
 
 
 def finished(*ranks: int) -> Events:
@@ -28,14 +31,14 @@ def error(rank: int, code: str, exit_code: int = 70) -> dict[str, Any]:
     return {"kind": "error", "rank": rank, "code": code, "message": "m", "next_step": "n", "exit_code": exit_code}
 
 
-def end(events: Events, agent_code: int = 1, **report: Any) -> Problem:
-    problem = conclude(events, ranks=2, agent_code=agent_code, report=report)
+def end(events: Events, child_code: int = 1, **report: Any) -> Problem:
+    problem = conclude(events, PROGRAM, PARAMS, child_code=child_code, report=report)
     assert problem is not None
     return problem
 
 
 def test_every_rank_finished_and_torchrun_agrees() -> None:
-    assert conclude(finished(0, 1), ranks=2, agent_code=0, report={"failures": {}}) is None
+    assert conclude(finished(0, 1), PROGRAM, PARAMS, child_code=0, report={"failures": {}}) is None
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [("no-kernels", 69), ("bad-parameter", 64), ("hang", 70)])
@@ -61,14 +64,14 @@ def test_only_lost_peers_is_still_an_end() -> None:
 
 
 def test_the_kernel_s_word_on_memory_comes_before_signal_9() -> None:
-    problem = conclude([], ranks=2, agent_code=1, report={"failures": {"1": -9}}, oom_killed=True)
+    problem = conclude([], PROGRAM, PARAMS, child_code=1, report={"failures": {"1": -9}}, oom_killed=True)
     assert problem is not None
     assert (problem.code, problem.exit_code) == ("out-of-memory", 70)
     assert "DDP_MEMORY" in problem.next_step
 
 
 def test_a_kill_that_did_not_matter_is_no_problem() -> None:
-    assert conclude(finished(0, 1), ranks=2, agent_code=0, report={}, oom_killed=True) is None
+    assert conclude(finished(0, 1), PROGRAM, PARAMS, child_code=0, report={}, oom_killed=True) is None
 
 
 def test_a_rank_that_could_not_write_is_explained() -> None:
@@ -76,28 +79,53 @@ def test_a_rank_that_could_not_write_is_explained() -> None:
 
 
 def test_a_missing_rank_is_never_success() -> None:
-    problem = end(finished(0), agent_code=0, failures={})
+    problem = end(finished(0), child_code=0, failures={})
     assert (problem.code, problem.exit_code) == ("rank-failed", 70)
     assert "1 of 2" in problem.message
 
 
+def test_a_child_that_is_all_ranks_may_be_unable_to_write() -> None:
+    assert end([], child_code=EVENTS_LOST).code == "events-unwritable"
+
+
+def test_the_log_of_a_silent_death_is_read(tmp_path: Path) -> None:
+    def autopsy(params: Params, log: Path) -> Problem | None:
+        return Problem("found", f"{log.read_text()} on {params.device}", "n") if log.stat().st_size else None
+
+    program = replace(PROGRAM, autopsy=autopsy)
+    log = tmp_path / "log"
+    log.write_text("boom")
+    problem = conclude([], program, PARAMS, child_code=-6, report={}, log=log)
+    assert problem is not None
+    assert (problem.code, problem.message) == ("found", "boom on cpu")
+    log.write_text("")
+    problem = conclude([], program, PARAMS, child_code=-6, report={}, log=log)
+    assert problem is not None
+    assert problem.message == "only 0 of 2 ranks finished: torchrun was killed by SIGABRT"
+    log.write_text("boom")
+    problem = conclude([error(0, "hang")], program, PARAMS, child_code=70, report={}, log=log)
+    assert problem is not None
+    assert problem.code == "hang"
+
+
 def test_torchrun_itself_may_die() -> None:
-    assert "torchrun was killed by SIGKILL" in end([], agent_code=-9).message
+    assert "torchrun was killed by SIGKILL" in end([], child_code=-9).message
     assert "no rendezvous" in end([], error="no rendezvous").message
 
 
 @given(
     events=st.lists(st.sampled_from([*finished(0, 1), error(0, "hang"), error(1, "peer-lost")]), max_size=5),
-    agent_code=st.sampled_from([0, 1, -9, -15]),
+    child_code=st.sampled_from([0, 1, -9, -15]),
     failures=st.dictionaries(st.sampled_from(["0", "1"]), st.sampled_from([1, 64, 69, 70, 74, -6, -9, -11])),
     oom_killed=st.booleans(),
 )
 def test_success_is_all_ranks_or_nothing(
-    events: Events, agent_code: int, failures: dict[str, int], *, oom_killed: bool
+    events: Events, child_code: int, failures: dict[str, int], *, oom_killed: bool
 ) -> None:
-    problem = conclude(events, ranks=2, agent_code=agent_code, report={"failures": failures}, oom_killed=oom_killed)
+    report = {"failures": failures}
+    problem = conclude(events, PROGRAM, PARAMS, child_code=child_code, report=report, oom_killed=oom_killed)
     if problem is None:
-        assert agent_code == 0
+        assert child_code == 0
         assert {event["rank"] for event in events if event["kind"] == "finished"} == {0, 1}
         assert not any(event["kind"] == "error" and event["code"] == "hang" for event in events)
     else:
@@ -105,7 +133,7 @@ def test_success_is_all_ranks_or_nothing(
 
 
 def options(*argv: str) -> cli.Options:
-    return cli.parse(["--results", "/r", *argv])
+    return cli.parse(["--results", "/r", *argv], PROGRAM)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +151,7 @@ def test_auto_becomes_what_the_machine_has(
 ) -> None:
     monkeypatch.setattr(machine, "gpu_count", lambda: gpus)
     monkeypatch.setattr(machine, "cpu_ranks", lambda: 2)
-    params = resolve(options(*argv))
+    params = resolve(options(*argv), PROGRAM)
     assert (params.device, params.ranks) == (device, ranks)
     assert params.preset == "acceptance"
     assert params.batch_size == 256
@@ -143,7 +171,7 @@ def test_what_the_machine_cannot_do_is_refused(
 ) -> None:
     monkeypatch.setattr(machine, "gpu_count", lambda: gpus)
     with pytest.raises(Problem) as caught:
-        resolve(options(*argv))
+        resolve(options(*argv), PROGRAM)
     assert (caught.value.code, caught.value.exit_code) == (code, exit_code)
 
 
@@ -168,33 +196,37 @@ import json, os, sys, time
 from pathlib import Path
 from common.events import EventWriter
 from common.watchdog import Board
-from ddp.agent import JOB
-from ddp.params import Job
+from ddp.program import DdpParams
+from training.params import Job
+from training.program import JOB
 from common.processes import die_with_parent
 die_with_parent()
-job = Job.from_json(os.environ[JOB])
+job = Job.from_json(os.environ[JOB], DdpParams)
 ranks = [EventWriter(Path(job.events_path), rank) for rank in range(job.params.ranks)]
 board = Board(Path(job.board_path), job.params.ranks)
 def report(**failures): Path(job.report_path).write_text(json.dumps({"failures": failures}))
 """
 DRIVER = """
 import os, subprocess, sys
+from dataclasses import replace
 from common import processes
-from ddp import launcher, machine
-processes.start = lambda module, env: subprocess.Popen(
-    [sys.executable, "-c", sys.argv[1]], env=env | {processes.PARENT: str(os.getpid())})
+from ddp.program import PROGRAM
+from training import launcher, machine
+processes.start = lambda module, env, stderr: subprocess.Popen(
+    [sys.executable, "-c", sys.argv[1]], env=env | {processes.PARENT: str(os.getpid())}, stderr=stderr)
 machine.gpu_count = lambda: 0
 machine.cpu_ranks = lambda: 2
-sys.exit(launcher.main(sys.argv[2:]))
+sys.exit(launcher.main(sys.argv[2:], replace(PROGRAM, keeps_log=bool(os.environ["KEEPS_LOG"]))))
 """
 
 
 class Launched:
-    def __init__(self, folder: Path, env: dict[str, str], ranks: str, *argv: str) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], ranks: str, *argv: str, keeps_log: bool = False) -> None:
         self.results = folder / "results with space"
+        env = env | {"KEEPS_LOG": "1" if keeps_log else ""}
         command = [sys.executable, "-c", DRIVER, PRELUDE + ranks, "--results", str(self.results), "--preset", "smoke"]
         self.process = subprocess.Popen(
-            [*command, *argv], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, *argv], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
         )
 
     def events(self) -> Events:
@@ -218,8 +250,8 @@ class Launched:
 def launch(tmp_path: Path, program_env: dict[str, str]) -> Iterator[Callable[..., Launched]]:
     started: list[Launched] = []
 
-    def start(ranks: str, *argv: str) -> Launched:
-        started.append(Launched(tmp_path, program_env, ranks, *argv))
+    def start(ranks: str, *argv: str, keeps_log: bool = False) -> Launched:
+        started.append(Launched(tmp_path, program_env, ranks, *argv, keeps_log=keeps_log))
         return started[-1]
 
     yield start
@@ -248,7 +280,7 @@ def test_a_run_that_goes_well(launch: Callable[..., Launched]) -> None:
         "cpu",
     )
     assert first["params"]["batch_size"] == 4
-    assert set(first["params"]) == set(Params.__dataclass_fields__)
+    assert set(first["params"]) == set(DdpParams.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -304,6 +336,23 @@ def test_a_silent_death_is_told(launch: Callable[..., Launched]) -> None:
     assert run.events()[-1]["code"] == "rank-failed"
 
 
+def test_what_the_child_says_on_stderr_is_kept_and_handed_on(launch: Callable[..., Launched]) -> None:
+    run = launch(
+        "import os\n"
+        "os.write(2, b'first\\n'); ranks[0].write('up')\n"
+        "while not os.path.exists(job.events_path + '.go'): time.sleep(0.02)\n"
+        "os.write(2, b'\\xff last')\n"
+        "assert Path(job.log_path).read_bytes() == b'first\\n\\xff last'\n"
+        "for rank in ranks: rank.write('finished')\n"
+        "report()",
+        keeps_log=True,
+    )
+    run.wait_for("up")
+    (run.results / "events.jsonl.go").touch()
+    code, _, err = run.end()
+    assert (code, err) == (0, "first\n\ufffd last")
+
+
 def test_bad_parameters_land_in_the_events_too(launch: Callable[..., Launched]) -> None:
     run = launch("", "--batch-size", "-1")
     code, out, err = run.end()
@@ -333,7 +382,7 @@ def test_there_has_to_be_room_for_scratch_files(
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("tempfile.TemporaryDirectory", full)
     try:
-        assert launcher.main(["--results", str(tmp_path), "--preset", "smoke", "--device", "cpu"]) == 70
+        assert launcher.main(["--results", str(tmp_path), "--preset", "smoke", "--device", "cpu"], PROGRAM) == 70
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])

@@ -15,12 +15,12 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from common.outcome import bad_parameter, first_line
-from ddp import machine
+from training import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ddp.params import Params
+    from ddp.program import DdpParams
 
 _CLASSES = 1000
 _MAX_LOADERS = 8
@@ -28,7 +28,7 @@ _SIDE_WEIGHT = 0.4
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def set_up(params: Params) -> ImageFolder | None:
+def set_up(params: DdpParams) -> ImageFolder | None:
     """Choose arithmetic and algorithms, and find out what cannot work before anything is started.
 
     Returns the images of `--data`, None for synthetic ones.
@@ -53,7 +53,7 @@ def set_up(params: Params) -> ImageFolder | None:
     return _open_images(params) if params.data else None
 
 
-def _try_shapes(params: Params) -> None:
+def _try_shapes(params: DdpParams) -> None:
     """Send a batch without values through the model: costs a tenth of a second, and no memory."""
     try:
         with torch.device("meta"):
@@ -71,7 +71,7 @@ def _try_shapes(params: Params) -> None:
         ) from error
 
 
-def _open_images(params: Params) -> ImageFolder:
+def _open_images(params: DdpParams) -> ImageFolder:
     pipeline = transforms.Compose(
         [
             transforms.RandomResizedCrop(params.image_size),
@@ -90,7 +90,7 @@ def _open_images(params: Params) -> ImageFolder:
     return images
 
 
-def build_model(params: Params, classes: int) -> torch.nn.Module:
+def build_model(params: DdpParams, classes: int) -> torch.nn.Module:
     """Return the untrained torchvision model of that name, which `set_up` knows to exist."""
     sized = {"image_size": params.image_size} if params.model.startswith("vit_") else {}
     return torchvision.models.get_model(params.model, weights=None, num_classes=classes, **sized)
@@ -101,7 +101,7 @@ class Synthetic:
 
     classes = _CLASSES
 
-    def __init__(self, params: Params, device: torch.device, rank: int) -> None:
+    def __init__(self, params: DdpParams, device: torch.device, rank: int) -> None:
         """Draw the batch for `rank` from the seed."""
         source = torch.Generator(device).manual_seed(params.seed + rank)
         shape = (params.batch_size, 3, params.image_size, params.image_size)
@@ -117,7 +117,7 @@ class Synthetic:
 class Folder:
     """Batches of an image folder, decoded and augmented as in training, for ever."""
 
-    def __init__(self, images: ImageFolder, params: Params, device: torch.device, *, rank: int, ranks: int) -> None:
+    def __init__(self, images: ImageFolder, params: DdpParams, device: torch.device, *, rank: int, ranks: int) -> None:
         """Read the part of `images` that belongs to `rank` of `ranks`."""
         self.classes = max(_CLASSES, len(images.classes))
         self._params, self._device = params, device
@@ -149,7 +149,7 @@ class Folder:
         return images, labels.to(self._device, non_blocking=True)
 
 
-def layout(params: Params) -> torch.memory_format:
+def layout(params: DdpParams) -> torch.memory_format:
     """Return the memory layout of images and weights."""
     return torch.channels_last if params.channels_last else torch.contiguous_format
 
@@ -159,7 +159,7 @@ class Training:
 
     def __init__(
         self,
-        params: Params,
+        params: DdpParams,
         device: torch.device,
         images: ImageFolder | None,
         *,

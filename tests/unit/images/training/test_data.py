@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pytest
-from ddp import data
 
 from common.outcome import Problem
+from training import data
+
+SUFFIXES = (".jpg", ".png")
 
 
 def images(root: Path, *names: str) -> str:
@@ -14,7 +16,7 @@ def images(root: Path, *names: str) -> str:
 
 
 def test_class_folders_with_images_are_taken(tmp_path: Path) -> None:
-    data.check_images(images(tmp_path, "cat/1.jpg", "dog/deep/2.PNG"))
+    data.check_images(images(tmp_path, "cat/1.jpg", "dog/deep/2.PNG"), SUFFIXES)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +30,13 @@ def test_class_folders_with_images_are_taken(tmp_path: Path) -> None:
 )
 def test_other_folders_are_refused(tmp_path: Path, names: list[str], says: str) -> None:
     with pytest.raises(Problem, match=says) as caught:
-        data.check_images(images(tmp_path, *names))
+        data.check_images(images(tmp_path, *names), SUFFIXES)
     assert caught.value.exit_code == 64
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="is not a folder"):
-        data.check_images(str(tmp_path / "none"))
+        data.check_images(str(tmp_path / "none"), SUFFIXES)
 
 
 def test_an_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,4 +45,4 @@ def test_an_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("os.scandir", deny)
     with pytest.raises(Problem, match="Permission denied"):
-        data.check_images(str(tmp_path))
+        data.check_images(str(tmp_path), SUFFIXES)

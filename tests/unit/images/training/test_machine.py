@@ -2,10 +2,10 @@ import ctypes
 from pathlib import Path
 
 import pytest
-from ddp import machine
 
 from common import memory
 from common.outcome import Problem
+from training import machine
 
 
 class Driver:
@@ -17,6 +17,18 @@ class Driver:
 
     def cuDeviceGetCount(self, where: object) -> int:  # noqa: N802 - the driver's name
         where._obj.value = self._count  # type: ignore[attr-defined]
+        return 0
+
+    def cuDeviceGet(self, where: object, index: object) -> int:  # noqa: N802 - the driver's name
+        where._obj.value = index.value  # type: ignore[attr-defined]
+        return 0
+
+    def cuDeviceGetUuid(self, where: object, device: object) -> int:  # noqa: N802 - the driver's name
+        where._obj[:] = [device.value] * 16  # type: ignore[attr-defined]
+        return 0
+
+    def cuDeviceTotalMem_v2(self, where: object, _device: object) -> int:  # noqa: N802 - the driver's name
+        where._obj.value = 32 << 30  # type: ignore[attr-defined]
         return 0
 
 
@@ -39,6 +51,19 @@ def test_a_broken_driver_is_no_machine_without_gpu(monkeypatch: pytest.MonkeyPat
     with_driver(monkeypatch, Driver(803))
     with pytest.raises(Problem, match="error 803") as caught:
         machine.gpu_count()
+    assert (caught.value.code, caught.value.exit_code) == ("cuda-unavailable", 69)
+
+
+def test_a_card_is_what_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_driver(monkeypatch, Driver(0, 4))
+    assert machine.card(2) == machine.Card("GPU-02020202-0202-0202-0202-020202020202", 32 << 30)
+
+
+@pytest.mark.parametrize("driver", [None, Driver(803)])
+def test_without_a_driver_there_is_no_card(monkeypatch: pytest.MonkeyPatch, driver: Driver | None) -> None:
+    with_driver(monkeypatch, driver)
+    with pytest.raises(Problem) as caught:
+        machine.card(0)
     assert (caught.value.code, caught.value.exit_code) == ("cuda-unavailable", 69)
 
 

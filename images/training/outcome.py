@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from common.outcome import CANNOT_RUN_HERE, Problem, first_line
 
 if TYPE_CHECKING:
-    from ddp.params import Params
+    from training.params import Params
 
 EVENTS_LOST = 74
 """Between a rank and the launcher only: the rank had no way to say why it ended."""
 
 PEER_LOST = "peer-lost"
 """Code of an error that only says another rank went first: the cause is told elsewhere."""
+
+UNEXPLAINED = ("rank-failed", "device-failed")
+"""Codes of errors whose traceback tells more than we can."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "Cannot allocate memory")
 _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
@@ -22,11 +25,14 @@ _DEVICE_FAILED = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STAT
 _NO_KERNELS = "no kernel image is available"
 
 
-def explain(error: BaseException, params: Params) -> Problem:
-    """Turn whatever stopped a rank into a problem. Goes by names and texts: frameworks are not imported here."""
+def explain(error: BaseException, params: Params, words: str | None = None) -> Problem:
+    """Turn whatever stopped a rank into a problem. Goes by names and texts: frameworks are not imported here.
+
+    `words` are what the error says, where its own text buries them.
+    """
     if isinstance(error, Problem):
         return error
-    name, text = type(error).__name__, str(error)
+    name, text = type(error).__name__, str(error) if words is None else words
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(mark in text for mark in _OUT_OF_MEMORY):
         return out_of_memory(params)
     if _NO_KERNELS in text:

@@ -1,4 +1,4 @@
-from ddp.summary import rates, table
+from training.summary import rates, table
 
 
 def window(phase: str, rank: int, samples: int, elapsed_s: float) -> dict[str, object]:
@@ -20,7 +20,7 @@ def test_rates_weigh_windows_by_their_time() -> None:
 
 
 def test_the_table_has_every_rank_the_efficiency_and_no_verdict() -> None:
-    assert table(EVENTS) == [
+    assert table(EVENTS, "ddp") == [
         "",
         "rank   alone samples/s   together samples/s",
         "   0               5.0                  4.0",
@@ -32,10 +32,10 @@ def test_the_table_has_every_rank_the_efficiency_and_no_verdict() -> None:
 
 
 def test_a_run_that_ended_early_shows_what_there_is() -> None:
-    lines = table(EVENTS[:3])
+    lines = table(EVENTS[:3], "ddp")
     assert lines[2] == "   0               5.0                    -"
     assert not any("efficiency" in line for line in lines)
 
 
 def test_a_run_without_windows_has_no_table() -> None:
-    assert table(EVENTS[:1]) == []
+    assert table(EVENTS[:1], "ddp") == []

@@ -27,8 +27,8 @@ def rates(events: Iterable[Event]) -> tuple[dict[int, float], dict[int, float]]:
     )
 
 
-def table(events: Iterable[Event]) -> list[str]:
-    """Return the lines of the table, none when nothing was measured."""
+def table(events: Iterable[Event], workload: str) -> list[str]:
+    """Return the lines of the table, none when nothing was measured; `workload` is what judges such figures."""
     alone, together = rates(events)
     if not alone and not together:
         return []
@@ -44,7 +44,7 @@ def table(events: Iterable[Event]) -> list[str]:
         lines.append(
             f"weak scaling efficiency: {total:.1f} / ({len(alone)} x {mean:.1f}) = {total / len(alone) / mean:.1%}"
         )
-    lines.append("These are measurements, not a verdict: `vaultcube bench ddp` judges them.")
+    lines.append(f"These are measurements, not a verdict: `vaultcube bench {workload}` judges them.")
     return lines
 
 

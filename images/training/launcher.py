@@ -1,4 +1,4 @@
-"""The first process of a run: checks the parameters, starts torchrun, watches it, says how it ended.
+"""The first process of a run: checks the parameters, starts what trains, watches it, says how it ended.
 
 It imports no framework, so that nonsense is refused at once and a signal is answered at any moment.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,25 +21,26 @@ from common.events import LAUNCHER, EventError, EventWriter, read_new
 from common.outcome import CANNOT_RUN_HERE, DONE, Problem, bad_parameter, events_unwritable, say
 from common.signals import Signals
 from common.watchdog import Board
-from ddp import cli, data, machine, summary
-from ddp.agent import JOB
-from ddp.outcome import EVENTS_LOST, PEER_LOST
-from ddp.params import Job, Params
+from training import cli, data, machine, summary
+from training.outcome import EVENTS_LOST, PEER_LOST
+from training.params import Job, Params
+from training.program import JOB
 
 if TYPE_CHECKING:
     import subprocess  # noqa: TID251 - a type's name only
     from collections.abc import Sequence
 
-PROGRAM = "ddp"
+    from training.program import Program
+
 _POLL_S = 0.2
 _GRACE_S = 1.0
 _FAREWELL_S = 5.0
-"""After the first error the other ranks get this long: torchrun itself would wait 30 s for a stopped one."""
+"""After the first error what trains gets this long to end: torchrun itself would wait 30 s for a stopped rank."""
 _MARGIN_S = 5.0
 """A rank's own watchdog speaks first; it knows what the rank was doing."""
 
 
-def resolve(options: cli.Options) -> Params:
+def resolve(options: cli.Options, program: Program) -> Params:
     """Return the parameters with everything `auto` decided by this machine.
 
     Raises:
@@ -60,44 +61,24 @@ def resolve(options: cli.Options) -> Params:
     if device == "cpu" and options.values["precision"] == "tf32":
         raise bad_parameter("--precision tf32 is a format of GPUs", "use fp32 or bf16 on the CPU")
     if options.values["data"]:
-        data.check_images(options.values["data"])
-    return Params(device=device, ranks=ranks, **options.values)
-
-
-def environment(params: Params) -> dict[str, str]:
-    """Return the environment of the ranks: what is set by the user stays, except what would falsify a measurement."""
-    wanted = {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        # All ranks are on one machine: no interface but the loopback one is needed, or even there.
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        # NCCL >= 2.24 places host memory with NUMA calls that containers forbid.
-        "NCCL_CUMEM_HOST_ENABLE": "0",
-        # torch 2.6 turns this on by itself, and it hangs at random (pytorch#153960).
-        "TORCH_NCCL_USE_COMM_NONBLOCKING": "0",
-        # Without name lookup every connection warns that it cannot name its peer.
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-    }
-    given = dict(os.environ)
-    for name in ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"):
-        given.pop(name, None)
-    forced = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    if params.device == "cpu":
-        forced["CUDA_VISIBLE_DEVICES"] = ""
-    return wanted | given | forced
+        data.check_images(options.values["data"], program.image_suffixes)
+    return program.params(device=device, ranks=ranks, **options.values)
 
 
 class Run:
     """One run of the ranks, from start to the word on how it ended."""
 
-    def __init__(self, params: Params, events: Path, scratch: Path) -> None:
+    def __init__(self, program: Program, params: Params, events: Path, scratch: Path) -> None:
+        self._program = program
         self._params = params
         self._events = events
         self._offset = 0
         self._seen: list[dict[str, Any]] = []
         self._report = scratch / "report.json"
         self._board = Board(scratch / "board", params.ranks, create=True)
-        self._job = Job(params, str(events), str(scratch / "board"), str(self._report))
+        self._log = Log(scratch / "log") if program.keeps_log else None
+        log_path = str(scratch / "log") if self._log else ""
+        self._job = Job(params, str(events), str(scratch / "board"), str(self._report), log_path)
         self._started = time.monotonic()
 
     def go(self, signals: Signals) -> None:
@@ -107,27 +88,30 @@ class Run:
             Problem: a rank failed, hung or was lost, or the run was interrupted.
         """
         kills_before = memory.oom_kills()
-        agent = processes.start("ddp.agent", environment(self._params) | {JOB: self._job.to_json()})
+        environment = self._program.environment(self._params) | {JOB: self._job.to_json()}
+        child = processes.start(self._program.child, environment, stderr=self._log.file if self._log else None)
         try:
-            self._watch(agent, signals)
+            self._watch(child, signals)
         finally:
-            processes.stop(agent, _GRACE_S)
-        self._read()
+            processes.stop(child, _GRACE_S)
+            self._read()
         problem = conclude(
             self._seen,
-            ranks=self._params.ranks,
-            agent_code=agent.returncode,
+            self._program,
+            self._params,
+            child_code=child.returncode,
             report=self._read_report(),
             oom_killed=memory.oom_kills() > kills_before,
+            log=self._log.path if self._log else None,
         )
         if problem:
             # What a signal broke off is not a failure of its own.
             signals.check()
             raise problem
 
-    def _watch(self, agent: subprocess.Popen[bytes], signals: Signals) -> None:
+    def _watch(self, child: subprocess.Popen[bytes], signals: Signals) -> None:
         farewell: float | None = None
-        while not processes.ended(agent, _POLL_S):
+        while not processes.ended(child, _POLL_S):
             signals.check()
             self._read()
             now = time.monotonic()
@@ -155,6 +139,8 @@ class Run:
     def _read(self) -> None:
         new, self._offset = read_new(self._events, self._offset)
         self._seen += new
+        if self._log:
+            self._log.hand_on()
 
     def _read_report(self) -> dict[str, Any]:
         try:
@@ -165,7 +151,30 @@ class Run:
 
     def table(self) -> list[str]:
         """Return the lines of the table of what was measured."""
-        return summary.table(self._seen)
+        return summary.table(self._seen, self._program.workload)
+
+
+class Log:
+    """The file that keeps a child's stderr, handed on to our own as it grows.
+
+    Attributes:
+        path: where it is.
+        file: open for the child to append to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.open("ab")
+        self._offset = 0
+
+    def hand_on(self) -> None:
+        """Copy what is new to stderr. Nobody has to listen."""
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+            self._offset += len(new)
+            sys.stderr.buffer.write(new)
+            sys.stderr.buffer.flush()
 
 
 class Recorded(Problem):
@@ -174,26 +183,28 @@ class Recorded(Problem):
 
 def conclude(
     events: Sequence[dict[str, Any]],
+    program: Program,
+    params: Params,
     *,
-    ranks: int,
-    agent_code: int,
+    child_code: int,
     report: dict[str, Any],
     oom_killed: bool = False,
+    log: Path | None = None,
 ) -> Problem | None:
     """Return what ended a run that was not interrupted, None when every rank finished.
 
-    `events` are the run's, `report` is torchrun's ({} when it died itself), `oom_killed` says whether
-    the kernel has killed a process of the container for want of memory.
+    `events` are the run's, `report` is the child's ({} when it left none), `oom_killed` says whether
+    the kernel has killed a process of the container for want of memory, `log` is what the child said on stderr.
     """
     errors = [event for event in events if event.get("kind") == "error"]
     causes = [event for event in errors if event["code"] != PEER_LOST]
     if causes:
         return _recorded(causes[0])
     finished = {event["rank"] for event in events if event.get("kind") == "finished"}
-    if agent_code == DONE and len(finished) == ranks:
+    if child_code == DONE and len(finished) == params.ranks:
         return None
     if oom_killed:
-        next_step = "raise the container's memory limit (DDP_MEMORY), or use a smaller batch"
+        next_step = f"raise the container's memory limit ({program.memory_setting}), or use a smaller batch"
         return Problem("out-of-memory", "the container ran out of host memory: a process was killed", next_step)
     told = {event["rank"] for event in errors}
     for rank, code in sorted(report.get("failures", {}).items()):
@@ -203,8 +214,14 @@ def conclude(
             return Problem("rank-failed", f"rank {rank} {_death(code)}", "see the container's log")
     if errors:
         return _recorded(errors[0])
-    what = report.get("error") or f"torchrun {_death(agent_code)}"
-    return Problem("rank-failed", f"only {len(finished)} of {ranks} ranks finished: {what}", "see the container's log")
+    if child_code == EVENTS_LOST:
+        return events_unwritable(f"{program.child_name} could not write the events file")
+    if log and (cause := program.autopsy(params, log)):
+        return cause
+    what = report.get("error") or f"{program.child_name} {_death(child_code)}"
+    return Problem(
+        "rank-failed", f"only {len(finished)} of {params.ranks} ranks finished: {what}", "see the container's log"
+    )
 
 
 def _recorded(event: dict[str, Any]) -> Recorded:
@@ -218,23 +235,23 @@ def _death(code: int) -> str:
     return f"ended with exit code {code} and no word why"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the program with the arguments `argv`; return its exit code."""
+def main(argv: Sequence[str], program: Program) -> int:
+    """Run `program` with the arguments `argv`; return its exit code."""
     signals = Signals("start it again to measure")
     events: EventWriter | None = None
     try:
-        options = cli.parse(argv)
-        path = results.prepare(options.results, PROGRAM, stamp=options.stamp)
+        options = cli.parse(argv, program)
+        path = results.prepare(options.results, program.workload, stamp=options.stamp)
         events = EventWriter(path, LAUNCHER)
-        _launch(resolve(options), path, events, signals)
+        _launch(program, resolve(options, program), path, events, signals)
     except Problem as problem:
-        return _end(problem, events, argv)
+        return _end(problem, events, argv, program)
     except EventError as error:
-        return _end(events_unwritable(error), events, argv)
+        return _end(events_unwritable(error), events, argv, program)
     return DONE
 
 
-def _end(problem: Problem, events: EventWriter | None, argv: Sequence[str]) -> int:
+def _end(problem: Problem, events: EventWriter | None, argv: Sequence[str], program: Program) -> int:
     """Tell people and the events what ended the run; return its exit code."""
     problem.tell()
     if not isinstance(problem, Recorded):
@@ -242,31 +259,32 @@ def _end(problem: Problem, events: EventWriter | None, argv: Sequence[str]) -> i
         with contextlib.suppress(EventError, Problem):
             folder = results_of(argv)
             if events is None and folder:
-                events = EventWriter(results.prepare(folder, PROGRAM, stamp="--stamp" in argv), LAUNCHER)
+                path = results.prepare(folder, program.workload, stamp="--stamp" in argv)
+                events = EventWriter(path, LAUNCHER)
             if events:
                 problem.record(events)
     return problem.exit_code
 
 
-def _launch(params: Params, path: Path, events: EventWriter, signals: Signals) -> None:
+def _launch(program: Program, params: Params, path: Path, events: EventWriter, signals: Signals) -> None:
     events.write(
         "started",
-        program=PROGRAM,
+        program=program.name,
         params=params.as_dict(),
         world_size=params.ranks,
         device=params.device,
         python=platform.python_version(),
     )
     say(
-        f"ddp {params.preset}: {params.model}, batch {params.batch_size} a rank, {params.image_size} px, "
+        f"{program.workload} {params.preset}: {params.model}, batch {params.batch_size} a rank, {params.image_size} px, "
         f"{params.precision}, {params.ranks} x {params.device}, events in {path}"
     )
     try:
-        scratch = tempfile.TemporaryDirectory(prefix="ddp-", ignore_cleanup_errors=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f"{program.workload}-", ignore_cleanup_errors=True)
     except OSError as error:
         raise Problem("no-scratch", f"no temporary folder: {error}", "give the container a writable /tmp") from error
     with scratch:
-        run = Run(params, path, Path(scratch.name))
+        run = Run(program, params, path, Path(scratch.name))
         try:
             run.go(signals)
         finally:

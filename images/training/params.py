@@ -1,11 +1,11 @@
-"""What one run does: the parameters, resolved. Travels from the launcher to the ranks as JSON."""
+"""What one run does: the parameters, resolved. Travels from the launcher to the processes that train as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 STARTUP_LIMIT_S = 120.0
@@ -14,7 +14,10 @@ STARTUP_LIMIT_S = 120.0
 
 @dataclass(frozen=True)
 class Params:
-    """Every option with its value. `data` None means synthetic images; sizes are per rank."""
+    """Every option with its value. `data` None means synthetic images; sizes are per rank.
+
+    A program adds the options that only it has.
+    """
 
     preset: str
     device: str
@@ -23,7 +26,6 @@ class Params:
     batch_size: int
     image_size: int
     precision: str
-    channels_last: bool
     data: str | None
     windows: int
     steps_per_window: int
@@ -43,21 +45,33 @@ class Params:
         return dataclasses.asdict(self)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run as its processes see it: what to do, and where to write."""
+P = TypeVar("P", bound=Params)
 
-    params: Params
+
+@dataclass(frozen=True)
+class Job(Generic[P]):
+    """A run as its processes see it: what to do, and where to write.
+
+    Attributes:
+        params: what to do.
+        events_path: the events file.
+        board_path: where ranks show that they live.
+        report_path: where the child may leave its report for the launcher.
+        log_path: the file that the child's stderr goes to; "" where nobody keeps it.
+    """
+
+    params: P
     events_path: str
     board_path: str
     report_path: str
+    log_path: str = ""
 
     def to_json(self) -> str:
         """Return the job as one JSON object."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
-        """Rebuild a job from `to_json`'s text."""
+    def from_json(cls, text: str, params: type[P]) -> Job[P]:
+        """Rebuild a job from `to_json`'s text; `params` is the class of its parameters."""
         raw = json.loads(text)
-        return cls(**(raw | {"params": Params(**raw["params"])}))
+        return cls(**(raw | {"params": params(**raw["params"])}))

@@ -1,9 +1,9 @@
 import pytest
-from ddp import arch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.outcome import Problem
+from training import arch
 
 CU124 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
 CU128 = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]

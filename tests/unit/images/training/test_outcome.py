@@ -3,11 +3,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ddp.outcome import explain
-from ddp.params import Job, Params
+from ddp.program import DdpParams
 
 from common.events import EventWriter
 from common.outcome import Problem, bad_parameter, first_line
+from training.outcome import explain
+from training.params import Job, Params
 
 
 class OutOfMemoryError(RuntimeError):
@@ -74,4 +75,4 @@ def test_a_problem_is_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_job_survives_its_journey(params: Callable[..., Params]) -> None:
     job = Job(params(data="/with \N{SNOWMAN} and \udcff"), "/e", "/b", "/r")
-    assert Job.from_json(job.to_json()) == job
+    assert Job.from_json(job.to_json(), DdpParams) == job

@@ -1,14 +1,15 @@
 from pathlib import Path
 
 import pytest
-from ddp import cli
-from ddp.presets import PRESETS
+from ddp.program import PROGRAM
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.arguments import results_of
 from common.outcome import Problem
+from training import cli
 
+PRESETS = PROGRAM.presets
 START = ["--results", "/r"]
 
 
@@ -25,8 +26,8 @@ def test_presets_are_what_the_docs_say() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_alone_is_complete(preset: str) -> None:
-    options = cli.parse([*START, "--preset", preset])
-    assert options == cli.Options(Path("/r"), False, "auto", None, {"preset": preset} | PRESETS[preset])
+    options = cli.parse([*START, "--preset", preset], PROGRAM)
+    assert options == cli.Options(Path("/r"), False, "auto", None, {"preset": preset} | dict(PRESETS[preset]))
 
 
 def test_every_option_overrides_its_preset() -> None:
@@ -37,7 +38,8 @@ def test_every_option_overrides_its_preset() -> None:
             *["--batch-size", "7", "--image-size", "96", "--precision", "tf32", "--channels-last", "--data", "/d d"],
             *["--windows", "6", "--steps-per-window", "9", "--warmup-steps", "4", "--max-warmup-steps", "40"],
             *["--allreduce-timeout-s", "1.5", "--hang-timeout-s", "2", "--seed", "11"],
-        ]
+        ],
+        PROGRAM,
     )
     assert (options.stamp, options.device, options.ranks) == (True, "cpu", 3)
     assert options.values == {
@@ -59,11 +61,11 @@ def test_every_option_overrides_its_preset() -> None:
 
 
 def test_channels_last_can_be_turned_off() -> None:
-    assert cli.parse([*START, "--no-channels-last"]).values["channels_last"] is False
+    assert cli.parse([*START, "--no-channels-last"], PROGRAM).values["channels_last"] is False
 
 
 def test_ranks_auto_is_left_to_the_machine() -> None:
-    assert cli.parse([*START, "--ranks", "auto"]).ranks is None
+    assert cli.parse([*START, "--ranks", "auto"], PROGRAM).ranks is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_ranks_auto_is_left_to_the_machine() -> None:
 )
 def test_nonsense_is_exit_64_with_a_next_step(wrong: list[str]) -> None:
     with pytest.raises(Problem) as caught:
-        cli.parse([*START, *wrong])
+        cli.parse([*START, *wrong], PROGRAM)
     assert (caught.value.code, caught.value.exit_code) == ("bad-parameter", 64)
     assert caught.value.message
     assert caught.value.next_step
@@ -105,12 +107,12 @@ def test_nonsense_is_exit_64_with_a_next_step(wrong: list[str]) -> None:
 
 def test_results_are_required() -> None:
     with pytest.raises(Problem, match="--results"):
-        cli.parse(["--preset", "smoke"])
+        cli.parse(["--preset", "smoke"], PROGRAM)
 
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.parse(["--help"])
+        cli.parse(["--help"], PROGRAM)
     assert caught.value.code == 0
     assert "example:" in capsys.readouterr().out
 
@@ -134,7 +136,7 @@ def test_no_command_line_gets_past_as_anything_but_options_or_a_problem(argv: li
     results_of(argv)
     code: object = 0
     try:
-        cli.parse(argv)
+        cli.parse(argv, PROGRAM)
     except Problem as problem:
         code = problem.exit_code
     except SystemExit as end:

@@ -1,0 +1,1 @@
+"""The TensorFlow workload: every device alone, then all under MirroredStrategy. Run it as `python3 -m mirrored`."""
