@@ -117,7 +117,7 @@ def tensorflow() -> Standin:
 def _training(image: str, program: str, kept: str) -> Standin:
     sources = (ROOT / "images/common", ROOT / "images/training", ROOT / "images" / image / program)
     args = (f"IMAGE={image}", f"PROGRAM={program}")
-    return Standin(f"vaultcube/{image}", HERE / "pytorch", kept, sources, args=args)
+    return Standin(f"vaultcube/{image}", HERE / "training", kept, sources, args=args)
 
 
 def vllm() -> Standin:

@@ -31,7 +31,7 @@ EXIT_REFUSED = 3
 WELCOME = """
 A simulated machine: {gpus}.
 NVML, nvidia-smi, the kernel log and a Docker engine of its own ({ways}) are real programs
-on invented hardware. The workload image is a stand-in that sleeps instead of training.
+on invented hardware. The images that train are stand-ins that sleep instead.
 Nothing here can end as PASS.
 
   nvidia-smi -L                                  the GPUs
@@ -96,6 +96,7 @@ def visit(profile: str, mode: Mode, command: Sequence[str]) -> int:
     with RigEngine(mode) as engine:
         box = Box(engine.folder / "machine", profile)
         images.pytorch().load(engine)
+        images.tensorflow().load(engine)
         images.load_recorder(engine)
         engine.use(box)
         env = environment(box, engine)
