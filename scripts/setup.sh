@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything a fresh machine lacks, then COMMAND in that environment:
 #   setup.sh [COMMAND...]
-# Virtual environment, Docker engine, base image, the images that run without a GPU: PyTorch, recorder, vLLM for the CPU,
-# proxy. Each step does nothing when its work is done.
+# Virtual environment, Docker engine, base image, the images that run without a GPU: PyTorch, TensorFlow, recorder, vLLM
+# for the CPU, proxy. Each step does nothing when its work is done.
 # COMMAND sees the base image's name in BASE_IMAGE (compose, bake) and VAULTCUBE_BASE_IMAGE (vaultcube).
 # Exit: COMMAND's own code, or that of the step that failed.
 set -euo pipefail
@@ -17,6 +17,7 @@ if ! engine_answers && group_is_new; then with_docker_group "$PWD/scripts/setup.
 base=$(scripts/base-image.sh)
 export BASE_IMAGE=$base VAULTCUBE_BASE_IMAGE=$base
 .venv/bin/vaultcube images build pytorch --flavour cu124 >&2
+.venv/bin/vaultcube images build tensorflow --flavour cu124 >&2
 .venv/bin/vaultcube images build recorder >&2
 .venv/bin/vaultcube images build vllm --flavour cpu >&2
 .venv/bin/vaultcube images build proxy >&2

@@ -29,7 +29,8 @@ def test_a_list_of_images(vaultcube: Vaultcube, inspected: dict[str, Any]) -> No
     seen = Call(vaultcube).run("images", "list", "--json")
     assert (seen.returncode, seen.stderr) == (0, "")
     rows = {row["name"]: row for row in json.loads(seen.stdout)}
-    flavours = {"pytorch": ["cu124", "cu128"], "vllm": ["cu124", "cu128", "cpu"], "proxy": ["any"], "recorder": ["any"]}
+    both, one = ["cu124", "cu128"], ["any"]
+    flavours = {"pytorch": both, "tensorflow": both, "vllm": [*both, "cpu"], "proxy": one, "recorder": one}
     assert set(rows) == {f"vaultcube/{image}:{flavour}" for image, found in flavours.items() for flavour in found}
     here = rows["vaultcube/pytorch:cu124"]
     assert (here["image"], here["flavour"]) == ("pytorch", "cu124")

@@ -119,7 +119,8 @@ def test_a_dry_run_is_the_same_but_for_its_paths(vaultcube: Vaultcube, installed
 def test_images_are_listed_the_same(vaultcube: Vaultcube, installed: Installed) -> None:
     verb = ("images", "list", "--json")
     listed = document(Call(installed), *verb)
-    names = ["proxy:any", "pytorch:cu124", "pytorch:cu128", "recorder:any", "vllm:cu124", "vllm:cu128", "vllm:cpu"]
+    names = ["proxy:any", "pytorch:cu124", "pytorch:cu128", "recorder:any", "tensorflow:cu124", "tensorflow:cu128"]
+    names += ["vllm:cu124", "vllm:cu128", "vllm:cpu"]
     assert [row["name"] for row in listed] == [f"vaultcube/{name}" for name in names]
     assert listed == document(Call(vaultcube), *verb)
 
