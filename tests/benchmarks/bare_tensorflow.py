@@ -21,7 +21,7 @@ tf.keras.utils.set_random_seed(20260101)
 
 def trainer(strategy: tf.distribute.Strategy) -> Callable[[], None]:
     with strategy.scope():
-        model = tf.keras.applications.ResNet50(weights=None, input_shape=(SIDE, SIDE, 3), classifier_activation=None)
+        model = tf.keras.applications.MobileNet(weights=None, input_shape=(SIDE, SIDE, 3), classifier_activation=None)
         optimizer = tf.keras.optimizers.SGD(learning_rate=0.01, momentum=0.9)
         optimizer.build(model.trainable_variables)
     lossfn = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")

@@ -47,7 +47,9 @@ PROGRAM = Program(
     models="a torchvision classification model",
     switches={"channels_last": "keep images and weights in NHWC order"},
     params=DdpParams,
-    presets=presets.with_switch("channels_last", {"acceptance": True, "seed": False, "smoke": False}),
+    presets=presets.adapted(
+        {"acceptance": {"channels_last": True}, "seed": {"channels_last": False}, "smoke": {"channels_last": False}}
+    ),
     environment=environment,
     # What torchvision's ImageFolder takes for an image.
     image_suffixes=(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),

@@ -151,7 +151,7 @@ def _compiled(strategy: tf.distribute.Strategy, model: Any, optimizer: Any, *, x
         optimizer.apply_gradients(zip(found, model.trainable_variables, strict=True))
         return loss
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def everybody(images: Any, labels: Any) -> Any:
         return strategy.experimental_local_results(strategy.run(one_replica, args=(images, labels)))
 

@@ -181,6 +181,6 @@ class Training(Workload):
         return measure_training(events, garbled, expected, status)
 
 
-def with_switch(name: str, values: Mapping[str, bool]) -> dict[str, dict[str, Any]]:
-    """Return the presets, each with the switch `name` as `values` have it by preset."""
-    return {preset: {**shared, name: values[preset]} for preset, shared in PRESETS.items()}
+def adapted(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the presets, each with what `changes` has for it: a program's switches, and where it has to differ."""
+    return {preset: {**shared, **changes[preset]} for preset, shared in PRESETS.items()}

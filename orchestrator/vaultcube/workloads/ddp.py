@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from vaultcube.workloads._training import ModelName, Training, TrainingParams, with_switch
+from vaultcube.workloads._training import ModelName, Training, TrainingParams, adapted
 
 
 class DdpParams(TrainingParams):
@@ -23,7 +23,9 @@ class Ddp(Training):
     service = "ddp"
     program = "ddp"
     params_type = DdpParams
-    presets = with_switch("channels_last", {"acceptance": True, "seed": False, "smoke": False})
+    presets = adapted(
+        {"acceptance": {"channels_last": True}, "seed": {"channels_last": False}, "smoke": {"channels_last": False}}
+    )
 
 
 WORKLOAD = Ddp()

