@@ -99,6 +99,13 @@ def test_it_runs_in_a_container_and_is_judged(toy: Vaultcube, tree: Path) -> Non
 
 
 @pytest.mark.usefixtures("built")
+def test_it_runs_raw(tree: Path) -> None:
+    files = ["--file", str(tree / "compose/toy.yml")]
+    assert docker("compose", *files, "run", "--rm", "toy") == "500000500000"
+    docker("compose", *files, "down")
+
+
+@pytest.mark.usefixtures("built")
 def test_two_of_its_runs_are_compared(toy: Vaultcube) -> None:
     for numbers in ("10", "20"):
         assert toy("bench", "toy", "--gpus", "none", "--numbers", numbers).returncode == 0
