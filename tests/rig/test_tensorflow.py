@@ -13,7 +13,7 @@ from tests.rig.engine import RigEngine, RigError
 
 from vaultcube.results.schema import Result, Verdict
 
-BENCH = ("bench", "tensorflow", "--preset", "smoke", "--steps-per-window", "1", "--json")
+BENCH = ("bench", "tensorflow", "--preset", "smoke", "--model", "resnet50", "--steps-per-window", "1", "--json")
 PINS = ("--gpus", "device=1,3")
 STEP_S = 0.05
 
