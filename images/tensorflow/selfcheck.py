@@ -174,7 +174,6 @@ def trained() -> str | None:
     optimizer = keras.optimizers.SGD(0.1)
     optimizer.build(model.trainable_variables)
 
-    @tf.function(jit_compile=True)
     def step(images: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(model(images, training=True) ** 2)
@@ -182,12 +181,14 @@ def trained() -> str | None:
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 
-    images = tf.ones((2, 8, 8, 3))
-    first, second = float(step(images)), float(step(images))
+    compiled, images = tf.function(step, jit_compile=True), tf.ones((2, 8, 8, 3))
+    first, second = float(compiled(images)), float(compiled(images))
     return None if 0 < second < first else f"the loss goes from {first} to {second}"
 
 
-def load_everything(library: ctypes.CDLL, words: Mapping[str, str]) -> list[Finding]:
+def load_everything(
+    library: ctypes.CDLL, words: Mapping[str, str], files: Mapping[str, tuple[str, str]]
+) -> list[Finding]:
     """Open all that TensorFlow and cuDNN open by name; return what TensorFlow could not.
 
     Raises:
@@ -197,8 +198,10 @@ def load_everything(library: ctypes.CDLL, words: Mapping[str, str]) -> list[Find
     for path in sorted(mapped()):
         if stem(path) == "libcudnn":
             load_cudnn(path, CUDNN_CHECKS[path.rpartition("/")[2][: len("libcudnn.so.N")]])
-    # By its name alone, as cuDNN does.
-    ctypes.CDLL(NVRTC)
+    if not refused:
+        # By its name alone, as cuDNN does.
+        ctypes.CDLL(NVRTC)
+        load_the_rest(files)
     return [Finding(name, None, None, None, "cannot be opened by TensorFlow") for name in refused]
 
 
@@ -215,17 +218,17 @@ def check(lock_path: Path) -> tuple[list[Finding], dict[str, Any]]:
         folder = Path(tf.__file__).parent
         library = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"))
         words = OPENED if flavour in NCCL else {**OPENED, "Nccl": "libnccl"}
-        findings = load_everything(library, words)
-        load_the_rest(files)
+        findings = load_everything(library, words, files)
     except (OSError, ImportError, RuntimeError, AttributeError) as error:
         return [Finding("loader", None, None, None, str(error))], {}
+    refused = {finding.library for finding in findings}
+    required = {*words.values(), *([] if refused else [stem(NVRTC)])} - refused
     findings += distributions(lock, cuda=True)
-    required = {*words.values(), stem(NVRTC)} - {finding.library for finding in findings}
     findings += inspect(mapped(), files, lock, sorted(required), read_version, BASE.get(flavour))
     if flavour in NCCL:
         findings.append(compiled_nccl(ctypes.CDLL(str(folder / "libtensorflow_framework.so.2")), NCCL[flavour]))
     tool = found_tool(library, "ptxas", data_dir(os.environ.get("XLA_FLAGS", "")))
-    findings.append(assembler(tool, lock.get("nvidia-cuda-nvcc-cu12", (None,))[0], ARCHITECTURES[flavour]))
+    findings.append(assembler(tool, lock.get("nvidia-cuda-nvcc-cu12", (None, False))[0], ARCHITECTURES[flavour]))
     findings.append(libdevice(tool))
     findings.append(Finding("keras", None, metadata.version("keras"), None, trained()))
     built = tf.sysconfig.get_build_info()

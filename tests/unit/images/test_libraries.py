@@ -174,7 +174,7 @@ def test_the_command_says_what_it_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], problem: str | None
 ) -> None:
     finding = libraries.Finding("libcudart", CUDART, "12.4", "12.4.127", problem)
-    framework = {"torch": "2.6.0+cu124", "cuda": "12.4", "architectures": ["sm_90"]}
+    framework: dict[str, object] = {"torch": "2.6.0+cu124", "cuda": "12.4", "architectures": ["sm_90"]}
     asked: list[Path] = []
 
     def check(lock: Path) -> tuple[list[libraries.Finding], dict[str, object]]:
