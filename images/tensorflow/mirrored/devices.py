@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from common.libraries import dotted, nccl_version
 from common.outcome import CANNOT_RUN_HERE, Problem
 from mirrored import startlog
 from training import arch, machine
@@ -134,7 +137,7 @@ def versions() -> dict[str, str | None]:
         "keras": tf.keras.__version__,
         "cuda": _installed("cuda-runtime"),
         "cudnn": _installed("cudnn"),
-        "nccl": _installed("nccl"),
+        "nccl": _nccl(),
         "cuda_built_with": build.get("cuda_version"),
         "cudnn_built_with": build.get("cudnn_version"),
     }
@@ -146,6 +149,16 @@ def _installed(library: str) -> str | None:
         return metadata.version(f"nvidia-{library}-cu12")
     except metadata.PackageNotFoundError:
         return None
+
+
+def _nccl() -> str | None:
+    """Return the version of the NCCL that is compiled into TensorFlow; that of the package where none is."""
+    library, number = ctypes.CDLL(str(Path(tf.__file__).with_name("libtensorflow_framework.so.2"))), ctypes.c_int()
+    try:
+        library.ncclGetVersion(ctypes.byref(number))
+    except AttributeError:
+        return _installed("nccl")
+    return dotted(nccl_version(number.value))
 
 
 def peak_memory(name: str) -> int | None:
