@@ -54,9 +54,9 @@ def parse_lock(text: str) -> dict[str, tuple[str, bool]]:
 
 
 def matches(version: Version, pinned: str) -> bool:
-    """Say whether a library's `version` is `pinned`, as far as the library tells: (12, 4, 5) is 12.4.5.8."""
+    """Say whether a library's `version` is `pinned`, as far as both tell: (12, 4, 5) is 12.4.5.8, and it is 12.4."""
     parts = pinned.partition("+")[0].split(".")
-    return [str(part) for part in version] == parts[: len(version)]
+    return all(str(part) == wanted for part, wanted in zip(version, parts, strict=False))
 
 
 def dotted(version: Version) -> str:

@@ -113,6 +113,8 @@ def test_what_nobody_has_opened_yet_is_opened() -> None:
         ((0, 6, 2), "0.6.2", True),
         ((12, 4), "12.40.1", False),
         ((12,), "12.4", True),
+        ((9, 7, 1), "9", True),
+        ((9, 7, 1), "8", False),
         ((2, 6, 0), "2.6.0+cu124", True),
         ((2, 6, 1), "2.6.0+cu124", False),
     ],
