@@ -15,7 +15,7 @@ from vaultcube.results.schema import Result, Status, Verdict
 
 IMAGE = "vaultcube/tensorflow:cu124"
 # The least work there is: the tests look at what surrounds it.
-LEAST = ["bench", "tensorflow", "--gpus", "none", "--model", "mobilenet_v2", "--batch-size", "2", "--image-size", "32"]
+LEAST = ["bench", "tensorflow", "--gpus", "none", "--model", "mobilenet", "--batch-size", "2", "--image-size", "32"]
 LEAST += ["--steps-per-window", "1", "--warmup-steps", "1", "--max-warmup-steps", "1"]
 ON_GPUS = {"scaling_efficiency", "throughput", "gpu_utilisation", "pcie_link", "no_gpu_lost", "no_xid"}
 START_S = 180
@@ -170,7 +170,9 @@ def test_a_worker_that_is_killed_is_named(
     files = vaultcube.runs.glob
     wait_for(lambda: any('"kind":"window"' in one.read_text() for one in files("*/results/events.jsonl")), START_S)
     (container,) = docker("ps", "--quiet", "--filter", f"label=io.vaultcube.run={vaultcube.run_ids()[0]}").split()
-    script = "for p in /proc/[0-9]*; do if tr '\\0' ' ' <$p/cmdline | grep -q mirrored.worker; then kill -9 ${p#/proc/}; fi; done"
+    # The brackets keep the shell from finding itself.
+    find = "tr '\\0' ' ' <$p/cmdline | grep -q 'mirrored[.]worker'"
+    script = f"for p in /proc/[0-9]*; do if {find}; then kill -9 ${{p#/proc/}}; fi; done"
     docker("exec", container, "sh", "-c", script)
     out, err = child.communicate(timeout=120)
     assert (child.returncode, "Traceback" in err) == (1, False), out + err
