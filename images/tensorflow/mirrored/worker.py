@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from mirrored.step import Training
 
 
+_BUILD_LIMIT_S = 900.0
+"""Tracing and compiling show no progress, and take minutes for a large model on few cores."""
+
+
 class Worker:
     """Everything the run does, in order. Every rank has a writer of events, and all of them this process."""
 
@@ -126,7 +130,7 @@ class Worker:
     def _build(self, strategy: Any, names: Sequence[str], files: Images | None, ranks: Sequence[int]) -> Training:
         from mirrored import step
 
-        with self._watchdog.doing("building the model", self._params.startup_limit_s):
+        with self._watchdog.doing("building the model", max(_BUILD_LIMIT_S, self._params.hang_timeout_s)):
             return step.Training(self._params, strategy, names, files, ranks=ranks)
 
 
