@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import selfcheck
 
+from common.libraries import parse_lock
+
 IMAGES = Path(selfcheck.__file__).parents[1]
 FLAVOURS = ("cu124", "cu128")
 LOCKS = {flavour: IMAGES / "pytorch" / "requirements" / f"{flavour}.txt" for flavour in FLAVOURS}
@@ -40,7 +42,7 @@ def test_the_labels_are_what_the_lock_installs(flavour: str) -> None:
         rf"LABEL io\.vaultcube\.flavour={flavour} io\.vaultcube\.torch=(\S+) io\.vaultcube\.cuda=(\S+)", dockerfile
     )
     assert label is not None
-    lock = selfcheck.parse_lock(LOCKS[flavour].read_text())
+    lock = parse_lock(LOCKS[flavour].read_text())
     assert lock["torch"][0] == label[1]
     assert lock["nvidia-cuda-runtime-cu12"][0].startswith(label[2] + ".")
 
