@@ -22,7 +22,7 @@ venv:
 	@scripts/venv.sh
 
 demo: ## set up, then measure this machine: vaultcube bench ddp
-	@scripts/setup.sh .venv/bin/vaultcube bench ddp
+	@IMAGES=pytorch:cu124 scripts/setup.sh .venv/bin/vaultcube bench ddp
 
 test: ## set up, then the whole test suite with coverage
 	@scripts/rig.sh
