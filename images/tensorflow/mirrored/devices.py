@@ -27,13 +27,13 @@ class Found:
 
     Attributes:
         wanted: how many devices the run is for.
-        physical: the names of what it lists, whether used or not.
-        names: the devices the run is on, by rank.
+        listed: the names of what there is, whether used or not.
+        names: the devices the run is on, by rank; fewer than wanted where fewer are listed.
         architectures: what the build carries kernels for, as "sm_86" or "compute_90"; empty on the CPU.
     """
 
     wanted: int
-    physical: list[str]
+    listed: list[str]
     names: list[str]
     architectures: list[str]
 
@@ -57,19 +57,23 @@ def find(params: Params) -> Found:
         names = [f"/device:CPU:{rank}" for rank in range(params.ranks)]
         return Found(params.ranks, names, names, [])
     gpus = tf.config.list_physical_devices("GPU")
-    physical = [gpu.name for gpu in gpus]
     used = gpus[: params.ranks]
     tf.config.set_visible_devices(used, "GPU")
     for gpu in used:
         tf.config.experimental.set_memory_growth(gpu, True)
     build = tf.sysconfig.get_build_info()
     names = [f"/device:GPU:{rank}" for rank in range(len(used))]
-    return Found(params.ranks, physical, names, list(build.get("cuda_compute_capabilities", [])))
+    return Found(params.ranks, [gpu.name for gpu in gpus], names, list(build.get("cuda_compute_capabilities", [])))
+
+
+def start() -> None:
+    """Start the devices. Raises RuntimeError when one cannot be started."""
+    tf.config.list_logical_devices()
 
 
 def fewer(found: Found, log: str) -> Problem:
     """Return the problem of TensorFlow listing fewer devices than wanted; its log may say why."""
-    count = f"TensorFlow lists {len(found.physical)} of {found.wanted} GPUs"
+    count = f"TensorFlow lists {len(found.listed)} of {found.wanted} GPUs"
     why = startlog.cause(log)
     if why and why.exit_code == CANNOT_RUN_HERE:
         return Problem(why.code, f"{count}: {why.message}", why.next_step, why.exit_code)

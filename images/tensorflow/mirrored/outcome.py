@@ -32,7 +32,9 @@ def explain(error: BaseException, params: Params, log: str, totals: dict[int, in
     if isinstance(error, MemoryError) or name == "ResourceExhaustedError" or any(mark in text for mark in _SHORT):
         if on_gpu and (problem := taken(log, totals)):
             return problem
-        return out_of_memory(params) if proven or not on_gpu else startlog.memory_taken(gist(text))
+        if proven or not on_gpu:
+            return out_of_memory(params)
+        return startlog.memory(text) or startlog.memory_taken(gist(text))
     if on_gpu and (problem := startlog.cause(text) or startlog.cause(log)):
         return problem
     return explain_any(error, params, gist(text))

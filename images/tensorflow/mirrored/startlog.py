@@ -29,9 +29,11 @@ _CREATED = re.compile(
 _CUINIT = re.compile(r"failed call to cuInit: ([^\n]+)")
 _MISMATCH = re.compile(r"kernel version ([\d.]+) does not match DSO version ([\d.]+)")
 _CUDNN = re.compile(r"Loaded runtime CuDNN library: ([\d.]+) but source was compiled with:? ([\d.]+\d)")
-_IGNORED = re.compile(r"Ignoring visible gpu device \(([^)]*)\) with [^\n]*?capability ([\d.]+\d)[^\n]*")
+_IGNORED = re.compile(r"Ignoring visible gpu device \(([^)]*)\) with ([^\n]*)")
 _NOT_BUILT_FOR = re.compile(r"not built with CUDA kernel binaries compatible with compute capability (\d+)\.(\d+)")
 _FATAL = re.compile(r"^(?:\S+ \S+: )?F(?:\d{4} \S+ +\d+)? ([^\n]*)$", re.MULTILINE)
+_CONTEXT = re.compile(r"failed call to cuDevicePrimaryCtxRetain: ([^;\n]+)")
+_ORDINAL = re.compile(r"CUDA device ordinal (\d+)")
 _MEMORY = re.compile(
     r"(?:cuDevicePrimaryCtxRetain|failed to allocate|GPU:\d+ failed|Failed to load in-memory CUBIN)[^\n]*"
     r"(?:CUDA_ERROR_OUT_OF_MEMORY|[Oo]ut of memory)[^\n]*"
@@ -115,6 +117,11 @@ def _driver(text: str) -> Problem | None:
         next_step = "restart the machine: the driver was updated under the running system"
     elif "Could not find cuda drivers" in text or "library 'libcuda.so.1'" in text:
         message, next_step = "no CUDA driver can be seen from here", "give the container its GPUs, or use --device cpu"
+    elif (context := _CONTEXT.search(text)) and "OUT_OF_MEMORY" not in context[1]:
+        message = f"{_which(text)} does not start: {first_line(context[1])}"
+        next_step = (
+            "see `nvidia-smi` and the kernel log on the host: another process may have it to itself, or it is lost"
+        )
     elif cuinit:
         message = f"the CUDA driver does not start: {first_line(cuinit[1])}"
         next_step = "see `nvidia-smi` on the host: the driver may be too old for this image, or the GPU lost"
@@ -123,16 +130,24 @@ def _driver(text: str) -> Problem | None:
     return Problem("cuda-unavailable", message, next_step, CANNOT_RUN_HERE)
 
 
-def _memory(text: str) -> Problem | None:
+def memory(text: str) -> Problem | None:
+    """Return the problem of a GPU that has no memory to give, None where the text says nothing of it."""
     match = _MEMORY.search(text)
-    return memory_taken(first_line(match[0])) if match else None
+    if not match:
+        return None
+    return memory_taken(first_line(match[0]), _which(text))
 
 
-def memory_taken(what: str) -> Problem:
+def _which(text: str) -> str:
+    ordinal = _ORDINAL.search(text)
+    return f"GPU {ordinal[1]}" if ordinal else "a GPU"
+
+
+def memory_taken(what: str, gpu: str = "a GPU") -> Problem:
     """Return the problem of a GPU whose memory another process holds; `what` says how it showed."""
     return Problem(
         "gpu-memory",
-        f"a GPU has no memory left: {what}",
+        f"{gpu} has no memory left: {what}",
         "see `nvidia-smi` on the host for the process that holds it, and stop that one",
         FAILED,
     )
@@ -140,8 +155,10 @@ def memory_taken(what: str) -> Problem:
 
 def _kernels(text: str) -> Problem | None:
     if match := _IGNORED.search(text):
-        message = f"TensorFlow has no kernels for {match[1]}"
-        return Problem("no-kernels", message, "use another GPU: this one is too old for this image", CANNOT_RUN_HERE)
+        message = f"TensorFlow passes over a GPU ({match[1]}) with {match[2]}"
+        # A GPU too old, or too small: a slice of one, as MIG makes them.
+        code = "no-kernels" if "capability" in match[2] else "fewer-devices"
+        return Problem(code, first_line(message), "use another GPU", CANNOT_RUN_HERE)
     built = _NOT_BUILT_FOR.search(text)
     # Below Blackwell the driver compiles what is missing, which takes minutes and works.
     if "CUDA_ERROR_INVALID_PTX" in text or (built and (int(built[1]), int(built[2])) >= _BLACKWELL):
@@ -163,4 +180,4 @@ def fatal(text: str) -> Problem | None:
     return Problem("rank-failed", f"TensorFlow gave up: {first_line(match[1])}", "see the container's log")
 
 
-_CAUSES: tuple[Callable[[str], Problem | None], ...] = (_library, _driver, _memory, _kernels, _tool, fatal)
+_CAUSES: tuple[Callable[[str], Problem | None], ...] = (_library, _driver, memory, _kernels, _tool, fatal)

@@ -68,11 +68,10 @@ class Worker:
             found = devices.find(params)
             files = images.open_images(params) if params.data else None
             self._writers[0].write("frameworks", versions=devices.versions())
-            self._writers[0].write(
-                "detection", wanted=found.wanted, found=len(found.physical), names=list(found.physical)
-            )
+            self._writers[0].write("detection", wanted=found.wanted, found=len(found.listed), names=found.listed)
             if len(found.names) < params.ranks:
                 raise devices.fewer(found, read_log(self._log))
+            devices.start()
             for rank, writer in enumerate(self._writers):
                 fields = devices.describe(params, found, rank)
                 self._totals[rank] = fields["memory_bytes"]

@@ -63,6 +63,16 @@ def test_no_memory_before_anything_was_proven_is_somebody_else_s(
     assert "nvidia-smi" in problem.next_step
 
 
+def test_a_gpu_that_does_not_start_is_named(mirrored: Callable[..., MirroredParams]) -> None:
+    words = "INTERNAL: failed initializing StreamExecutor for CUDA device ordinal 1: INTERNAL: failed call to "
+    error = RuntimeError(
+        words + "cuDevicePrimaryCtxRetain: CUDA_ERROR_DEVICE_UNAVAILABLE: CUDA-capable device(s) is/are busy"
+    )
+    problem = told(mirrored(device="cuda"), error, totals={}, proven=False)
+    assert (problem.code, problem.exit_code) == ("cuda-unavailable", 69)
+    assert problem.message.startswith("GPU 1 does not start: CUDA_ERROR_DEVICE_UNAVAILABLE")
+
+
 @pytest.mark.parametrize(
     ("text", "log", "code"),
     [

@@ -23,9 +23,13 @@ CAUSES = [
     ("blackwell", "no-kernels", 69, "compute capability 12.0"),
     ("blackwell-ptx", "no-kernels", 69, "no kernels"),
     ("gpu-ignored", "no-kernels", 69, "Tesla M60"),
+    ("2.17.1-no-libcuda", "cuda-unavailable", 69, "no CUDA driver"),
+    ("2.17.1-no-cudnn", "library-missing", 69, "libcudnn.so.8"),
+    ("2.17.1-too-small", "fewer-devices", 69, "core count: 4"),
     ("aborted", "rank-failed", 70, "ptxas 12.3.103 has a bug"),
 ]
-GOOD = ["good-two-gpus", "no-ptxas-driver-compiles"]
+# The last one ends in an exception, which is told apart.
+GOOD = ["good-two-gpus", "no-ptxas-driver-compiles", "2.17.1-no-context"]
 
 
 def log(name: str) -> str:
