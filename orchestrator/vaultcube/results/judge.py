@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vaultcube.results.schema import Check, Metric, Operator, Target, Verdict
+from vaultcube.results.schema import Check, Evidence, Metric, Operator, Target, Verdict
 
 OPERATORS: dict[Operator, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -43,11 +43,13 @@ class Measurement:
         metrics: by name.
         missing: for a metric that could not be had, the reason.
         disturbances: what spoiled the timings, a sentence each.
+        evidence: what counts against checks, with GPU and time.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     disturbances: Sequence[str] = ()
+    evidence: Sequence[Evidence] = ()
 
 
 def judge(

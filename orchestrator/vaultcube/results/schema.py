@@ -83,6 +83,24 @@ class Check(Model):
     reason: str
 
 
+class Evidence(Model):
+    """What counted against a check: on which GPU, when, how often.
+
+    `gpu_index`, `gpu_uuid` and `pci_bus_id` say which card to look at; null where it is the machine, or nobody knows.
+    `first` and `last` are wall time (UTC); `boot_id` is the kernel's at that time.
+    """
+
+    check: str
+    text: str
+    gpu_index: int | None = None
+    gpu_uuid: str | None = None
+    pci_bus_id: str | None = None
+    first: datetime | None = None
+    last: datetime | None = None
+    boot_id: str | None = None
+    count: int = 1
+
+
 class Gpu(Model):
     """A GPU as NVML describes it; `null` is what the card does not tell.
 
@@ -142,6 +160,7 @@ class Result(Model):
     params: dict[str, Any]
     gpus: list[Gpu]
     disturbances: list[str] = Field(default_factory=list)
+    evidence: list[Evidence] = Field(default_factory=list)
     provenance: Provenance
     artifacts: list[Artifact]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from vaultcube.results.envelope import LAUNCHER_RANK
 from vaultcube.results.events import (
-    LAUNCHER_RANK,
     AnyEvent,
     Finished,
     Garbled,

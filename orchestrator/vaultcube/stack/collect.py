@@ -56,6 +56,7 @@ def build_result(
         {**measured.metrics, **seen.metrics},
         {**measured.missing, **seen.missing},
         [*plan.shared, *outcome.disturbances, *strayed(plan, log.events), *measured.disturbances, *seen.disturbances],
+        [*measured.evidence, *seen.evidence],
     )
     checks, verdict = judge(
         [] if up else workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=simulated
@@ -83,6 +84,7 @@ def build_result(
         params=plan.params,
         gpus=list(plan.gpus),
         disturbances=list(measured.disturbances),
+        evidence=list(measured.evidence),
         provenance=provenance.model_copy(update={"frameworks": versions}),
         artifacts=directory.artifacts(),
     )

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from vaultcube.errors import NotFoundError, UsageError
-from vaultcube.results.events import LAUNCHER_RANK, EventLog, ModelEvent, ServerReady
+from vaultcube.results.envelope import LAUNCHER_RANK
+from vaultcube.results.events import EventLog, ModelEvent, ServerReady
 from vaultcube.results.profile import load_profile
 from vaultcube.results.store import EVENTS, RunDirectory
 from vaultcube.stack.assets import PROFILES

@@ -27,7 +27,8 @@ from vaultcube.errors import (
     VaultCubeError,
     WorkloadError,
 )
-from vaultcube.results.events import LAUNCHER_RANK, AnyEvent, ErrorEvent, one_line
+from vaultcube.results.envelope import LAUNCHER_RANK
+from vaultcube.results.events import AnyEvent, ErrorEvent, one_line
 from vaultcube.results.schema import Status
 from vaultcube.stack.docker import Exit
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.support import DATA, STARTED, event, raw_event
 
+from vaultcube.results.envelope import Event
 from vaultcube.results.events import (
     KINDS,
     AllReduce,
     AnyEvent,
     ErrorEvent,
-    Event,
     EventLog,
     Finished,
     Garbled,
@@ -25,6 +25,7 @@ from vaultcube.results.events import (
     parse_line,
     sequence_gaps,
 )
+from vaultcube.results.soakevents import Checked
 
 WINDOW: dict[str, Any] = {"phase": "all", "subject_rank": None, "index": 0, "steps": 2, "samples": 64, "elapsed_s": 0.5}
 
@@ -46,6 +47,7 @@ def test_a_known_kind_becomes_its_own_type() -> None:
 def test_every_kind_of_the_contract_is_known() -> None:
     kinds = {json.loads(line)["kind"] for line in (DATA / "runs/good/events.jsonl").read_text().splitlines()}
     others = {"error", "stage", "model", "server", "level", "probe", "detection", "operation", "allocation"}
+    others |= {"reference", "checked", "mismatch"}
     assert kinds | others == KINDS
 
 
@@ -233,3 +235,56 @@ def test_numbers_that_json_has_not_are_refused_wherever_they_stand(word: str) ->
     found = parse_line(text, 1)
     assert isinstance(found, Garbled)
     assert word in found.reason
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_word_that_json_has_not_is_refused_wherever_it_stands(word: str) -> None:
+    text = json.dumps(raw_event("window", **WINDOW))[:-1] + f', "extra": {{"deep": {word}}}}}'
+    found = parse_line(text, 3)
+    assert isinstance(found, Garbled)
+    assert found.reason.startswith("not JSON")
+
+
+def test_a_name_that_only_looks_like_no_number_is_read() -> None:
+    assert isinstance(event("error", code="NaN", message="Infinity", exit_code=70), ErrorEvent)
+
+
+def test_a_soaks_worker_says_more_when_it_starts() -> None:
+    found = event("started", world_size=1, **STARTED, boot_id="b", session="s", resumed_s=3.5, fault_injected=True)
+    assert isinstance(found, Started)
+    assert (found.boot_id, found.session, found.resumed_s, found.fault_injected) == ("b", "s", 3.5, True)
+    plain = event("started", world_size=1, **STARTED)
+    assert isinstance(plain, Started)
+    assert not plain.fault_injected
+
+
+CHECKED: dict[str, Any] = {
+    "phase": "bf16",
+    "iterations": 40,
+    "from_mono": 10,
+    "until_mono": 15.0,
+    "work": 2e16,
+    "unit": "flop",
+    "mismatches": 0,
+    "key": "bf16/8192/0",
+    "digest": "0123456789abcdef",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"digest": "0123456789ABCDEF"}, "digest"),
+        ({"digest": "12"}, "digest"),
+        ({"from_mono": -1.0}, "from_mono"),
+        ({"from_mono": True}, "from_mono"),
+        ({"until_mono": 1e12}, "until_mono"),
+        ({"work": 1e30}, "work"),
+        ({"unit": "GB"}, "unit"),
+        ({"mismatches": 1.5}, "mismatches"),
+        ({"key": "x" * 101}, "key"),
+    ],
+)
+def test_what_a_soaks_worker_checked_is_bounded(change: dict[str, Any], where: str) -> None:
+    assert isinstance(event("checked", **CHECKED), Checked)
+    assert where in garbled(raw_event("checked", **{**CHECKED, **change}))
