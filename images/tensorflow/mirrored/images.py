@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from common.outcome import Problem, bad_parameter, first_line
+from common.outcome import Problem, bad_parameter
+from mirrored.outcome import gist
 from mirrored.program import PROGRAM
 from training import machine
 
@@ -128,4 +129,4 @@ class Folder:
             if time.monotonic() > end:
                 break
         next_step = f"mend or remove that file below {self._params.data}"
-        return Problem("data-unreadable", f"{name} cannot be read: {first_line(words)}", next_step)
+        return Problem("data-unreadable", f"{name} cannot be read: {gist(words)}", next_step)

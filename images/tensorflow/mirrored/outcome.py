@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from common.outcome import Problem, first_line
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _SHORT = ("OOM when allocating", "CUDA_ERROR_OUT_OF_MEMORY", "failed to allocate memory", "Out of memory while trying")
 # What TensorFlow says when it wraps another error, which comes later in the text.
 _WRAPPERS = ("Graph execution error", "Detected at node", "Exception encountered when calling", "File ", "<", "[[")
+_NODES = re.compile(r"^\{\{[^}]*\}\} ?|\[Op:[^\]]*\].*$")
 _SPARE = 0.8
 """A GPU that gives TensorFlow less than this share of its memory is being used by somebody else."""
 
@@ -51,7 +53,7 @@ def taken(log: str, totals: dict[int, int]) -> Problem | None:
 
 
 def gist(text: str) -> str:
-    """Return the line of an error's text that says what happened."""
-    lines = [line.strip() for line in text.splitlines()]
+    """Return the line of an error's text that says what happened, without the names of TensorFlow's own nodes."""
+    lines = [_NODES.sub("", line).strip() for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_WRAPPERS)]
     return first_line("\n".join(telling) or text)

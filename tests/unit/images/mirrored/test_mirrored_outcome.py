@@ -104,5 +104,8 @@ def test_a_problem_stays_what_it_is(mirrored: Callable[..., MirroredParams]) -> 
 def test_the_gist_is_what_happened_not_where() -> None:
     wrapped = 'Graph execution error:\n\nDetected at node Sum defined at (most recent call last):\n  File "/x.py", line 1\n\nwords\n\t [[{{node Sum}}]]'
     assert gist(wrapped) == "words"
+    assert gist(
+        "{{function_node __wrapped__DecodeImage_device_/device:CPU:0}} Unknown format. [Op:DecodeImage] name: "
+    ) == ("Unknown format.")
     assert gist("Graph execution error:") == "Graph execution error:"
     assert gist("") == "no message"
