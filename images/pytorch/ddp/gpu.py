@@ -24,23 +24,32 @@ def select(params: Params, local_rank: int) -> torch.device:
         # One thread a rank: two ranks on two cores then measure the program, not the scheduler.
         torch.set_num_threads(1)
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank)
-    try:
-        torch.cuda.set_device(device)
-        torch.cuda.init()
-        properties = torch.cuda.get_device_properties(device)
-    except (RuntimeError, AssertionError) as error:
-        raise Problem(
-            "cuda-unavailable",
-            f"GPU {local_rank} cannot be used: {first_line(str(error))}",
-            "see `nvidia-smi` on the host: the driver may be too old for this image, or the GPU lost",
-            CANNOT_RUN_HERE,
-        ) from error
+    device, properties = opened(local_rank)
     capability = (properties.major, properties.minor)
     flavour = os.environ.get("VAULTCUBE_FLAVOUR", "")
     arch.check(properties.name, capability, torch.cuda.get_arch_list(), params.precision, flavour)
     prove(device)
     return device
+
+
+def opened(index: int) -> tuple[torch.device, Any]:
+    """Return GPU `index`, made the current one, and its properties.
+
+    Raises:
+        Problem: it cannot be used (exit code 69).
+    """
+    device = torch.device("cuda", index)
+    try:
+        torch.cuda.set_device(device)
+        torch.cuda.init()
+        return device, torch.cuda.get_device_properties(device)
+    except (RuntimeError, AssertionError) as error:
+        raise Problem(
+            "cuda-unavailable",
+            f"GPU {index} cannot be used: {first_line(str(error))}",
+            "see `nvidia-smi` on the host: the driver may be too old for this image, or the GPU lost",
+            CANNOT_RUN_HERE,
+        ) from error
 
 
 def prove(device: torch.device) -> None:

@@ -17,7 +17,7 @@ LOCKS = {flavour: IMAGES / "pytorch" / "requirements" / f"{flavour}.txt" for fla
 ALLOWED = {
     "common": {"common"},
     "training": {"common", "training"},
-    "pytorch": {"common", "training", "ddp", "torch", "torchvision"},
+    "pytorch": {"common", "training", "ddp", "stress", "torch", "torchvision"},
     "tensorflow": {"common", "training", "mirrored", "tensorflow"},
 }
 FRAMEWORKS = {"torch", "torchvision", "tensorflow"}
@@ -71,6 +71,7 @@ def starts_with_a_framework(path: Path) -> bool:
 def test_the_launcher_starts_without_a_framework() -> None:
     heavy = {path.relative_to(IMAGES) for path in PROGRAMS if starts_with_a_framework(path)}
     names = [f"pytorch/ddp/{name}.py" for name in ("gpu", "groups", "step")]
+    names += [f"pytorch/stress/{name}.py" for name in ("engine", "loads")]
     names += [f"tensorflow/mirrored/{name}.py" for name in ("checks", "devices", "images", "step")]
     assert heavy == {Path(name) for name in names}
 
