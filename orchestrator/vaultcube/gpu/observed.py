@@ -13,7 +13,7 @@ from vaultcube.results.judge import CheckSpec, Measurement
 from vaultcube.results.schema import Gpu, Metric, Target
 
 if TYPE_CHECKING:
-    from vaultcube.gpu.telemetry import Summary, Telemetry
+    from vaultcube.gpu.telemetry import Event, Summary, Telemetry
 
 # Clocks that are held back for less than this share of the time flicker at a change of P-state.
 THROTTLE_SHARE = 0.01
@@ -74,7 +74,7 @@ def observe(
         return Measurement(missing=dict.fromkeys(_asked(intervals), why_none if gpus else "no GPU was used"))
     metrics: dict[str, Metric] = {}
     missing: dict[str, str] = {}
-    _faults(gpus, telemetry, metrics, missing)
+    count_faults(gpus, telemetry, metrics, missing)
     intervals = _recorded(intervals, telemetry)
     together = next((one for one in reversed(intervals) if one.rank is None), None)
     if together is None:
@@ -106,16 +106,23 @@ def _recorded(intervals: Sequence[Interval], telemetry: Telemetry) -> list[Inter
     ]
 
 
-def _faults(gpus: Sequence[Gpu], telemetry: Telemetry, metrics: dict[str, Metric], missing: dict[str, str]) -> None:
-    """Count lost GPUs and Xids over the whole recording; an Xid of which nobody says the GPU may be ours."""
+def events_of(gpus: Sequence[Gpu], telemetry: Telemetry) -> list[Event]:
+    """Return what happened over the whole recording; an event of which nobody says the GPU may be ours."""
     ours = {gpu.uuid for gpu in gpus}
     # The kernel names a GPU by its place: without a name too, it is one that is not recorded. One that NVML counts and
     # that never answered was given to the recorder's container: it is ours.
-    events = [
+    return [
         event
         for event in telemetry.events()
         if event.uuid in ours or (event.uuid is None and event.detail.get("pci") is None)
     ]
+
+
+def count_faults(
+    gpus: Sequence[Gpu], telemetry: Telemetry, metrics: dict[str, Metric], missing: dict[str, str]
+) -> None:
+    """Count lost GPUs and Xids over the whole recording."""
+    events = events_of(gpus, telemetry)
     lost = {event.uuid for event in events if event.kind == "lost"}
     metrics["gpus_lost"] = Metric(value=len(lost), unit="GPUs")
     xids = [classify(event.code) for event in events if event.kind == "xid" and event.code is not None]

@@ -9,12 +9,13 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from vaultcube.gpu import rundb, summary
+from vaultcube.gpu.loads import Loaded, Piece
 from vaultcube.gpu.rundb import FormatError, settle
 from vaultcube.gpu.summary import Span, Summary
 
@@ -213,6 +214,15 @@ class Telemetry:
             )
             for t, wall, kind, uuid, code, count, sources, detail in self._ask(_EVENTS, first, last)
         ]
+
+    @contextmanager
+    def under_load(self, uuid: str, pieces: Sequence[Piece]) -> Iterator[Loaded]:
+        """Give what was recorded of a GPU while it was under load; one at a time."""
+        try:
+            with Loaded(self._db, uuid, pieces) as loaded:
+                yield loaded
+        except sqlite3.Error as error:
+            raise TelemetryError(f"telemetry cannot be read: {error}") from error
 
     def _base(self) -> int:
         found = self._ask("SELECT base_ms FROM sessions ORDER BY session DESC LIMIT 1")

@@ -1,0 +1,172 @@
+"""The lives of a soak's workers, as their events tell of them: who loaded which GPU, when, and how each life ended. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from vaultcube.results.coverage import End, Moment, Session, Stretch, merged
+from vaultcube.results.events import (
+    AnyEvent,
+    Device,
+    ErrorEvent,
+    Finished,
+    Garbled,
+    Started,
+    one_line,
+    sequence_gaps,
+    unreadable,
+)
+from vaultcube.results.soakevents import Checked, Mismatch, Reference
+
+# A worker reports every few seconds; nobody vouches for a longer stretch.
+LONGEST_S = 600.0
+# An event is written when its stretch has ended.
+CLOCK_SLACK_S = 0.5
+# Loads of one phase that are no further apart are one.
+APART_S = 1.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker left behind.
+
+    Attributes:
+        events: in file order, over all its lives.
+        garbled: lines that could not be read.
+        uuid: the GPU that it was given; None on the CPU.
+    """
+
+    events: Sequence[AnyEvent]
+    garbled: Sequence[Garbled] = ()
+    uuid: str | None = None
+
+
+class Load(NamedTuple):
+    """A GPU under load of one phase, from `start_s` to `end_s` on the monotonic clock of a boot."""
+
+    boot_id: str
+    phase: str
+    unit: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(kw_only=True)
+class Life:
+    """One life of a worker; `error` is why it could not go on."""
+
+    worker: str
+    uuid: str | None
+    session: Session
+    started: Started
+    device: Device | None = None
+    checked: list[Checked] = field(default_factory=list)
+    mismatches: list[Mismatch] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
+    error: ErrorEvent | None = None
+
+    def loads(self) -> list[Load]:
+        """Return when it loaded its GPU, phase by phase."""
+        phases: dict[tuple[str, str], list[Stretch]] = defaultdict(list)
+        for event in self.checked:
+            start = max(event.from_mono, self.session.began.mono_s)
+            if event.until_mono > start:
+                phases[event.phase, event.unit].append(Stretch(start, event.until_mono, event.time))
+        return [
+            Load(self.session.boot_id, *phase, one.start_s, one.end_s)
+            for phase, stretches in phases.items()
+            for one in merged(stretches, APART_S)
+        ]
+
+
+def read_lives(workers: Mapping[str, Worker]) -> tuple[list[Life], list[str]]:
+    """Return all lives, worker by worker in file order, and a sentence for everything that contradicts itself."""
+    found: list[Life] = []
+    disturbances: list[str] = []
+    for name, worker in workers.items():
+        odd: Counter[str] = Counter()
+        said = [*unreadable(worker.garbled)]
+        for events in _split(worker.events):
+            said += sequence_gaps(events)
+            if isinstance(events[0], Started):
+                found.append(_life(name, worker, events, events[0], odd))
+            else:
+                odd["events without a beginning: what they report is not counted"] += len(events)
+        said += [f"{count} {what}" for what, count in odd.items()]
+        disturbances += [f"{name}: {sentence}" for sentence in said]
+    return found, disturbances
+
+
+def _split(events: Iterable[AnyEvent]) -> list[list[AnyEvent]]:
+    """Return a worker's events life by life. A life whose first line was lost is known by its counting anew."""
+    found: list[list[AnyEvent]] = []
+    counted: dict[int, int] = {}
+    for event in events:
+        if not found or isinstance(event, Started) or event.seq <= counted.get(event.rank, -1):
+            found.append([])
+            counted.clear()
+        counted[event.rank] = event.seq
+        found[-1].append(event)
+    return found
+
+
+def _life(name: str, worker: Worker, events: Sequence[AnyEvent], started: Started, odd: Counter[str]) -> Life:
+    began = Moment(started.mono, started.time)
+    last = max(events, key=lambda event: event.mono)
+    life = Life(worker=name, uuid=worker.uuid, session=_session(started, began, began, "silent", []), started=started)
+    end: End = "silent"
+    for event in events:
+        if isinstance(event, Checked):
+            why = _unbelievable(event)
+            if why is None:
+                life.checked.append(event)
+            else:
+                odd[why] += 1
+        elif isinstance(event, Mismatch):
+            life.mismatches.append(event)
+        elif isinstance(event, Reference):
+            life.references.append(event)
+        elif isinstance(event, Device):
+            life.device = event
+            life.uuid = event.uuid or worker.uuid
+        elif isinstance(event, Finished):
+            end = "finished"
+        elif isinstance(event, ErrorEvent):
+            end = "stopped" if event.code == "interrupted" else "failed"
+            life.error = event
+    stretches = [Stretch(event.from_mono, event.until_mono, event.time) for event in life.checked]
+    life.session = _session(started, began, Moment(last.mono, last.time), end, stretches)
+    return life
+
+
+def _session(started: Started, began: Moment, ended: Moment, end: End, stretches: Sequence[Stretch]) -> Session:
+    # Without the boot's name all of its lives count as one boot: their times may overlap, and never count twice.
+    return Session(boot_id=started.boot_id or "unknown", began=began, ended=ended, end=end, stretches=stretches)
+
+
+def _unbelievable(event: Checked) -> str | None:
+    """Return what is wrong with a report, or None: what it vouches for is then counted."""
+    if event.until_mono <= event.from_mono:
+        return "reports of load that ended before it began: they are not counted"
+    if event.until_mono - event.from_mono > LONGEST_S:
+        return f"reports of load of more than {LONGEST_S:.0f} s at once: they are not counted"
+    if event.until_mono > event.mono + CLOCK_SLACK_S:
+        return "reports of load that had not ended yet: they are not counted"
+    if not event.iterations:
+        return "reports of load of which no result was checked: they are not counted"
+    return None
+
+
+def last_word(life: Life) -> str:
+    """Return in words how a life ended."""
+    if life.error is not None and life.session.end == "failed":
+        return f"its worker failed ({one_line(life.error.code)}: {one_line(life.error.message)[:160]})"
+    return {
+        "finished": "its worker was done",
+        "stopped": "its worker was told to stop",
+        "failed": "its worker failed",
+        "silent": "its worker ended without a word",
+    }[life.session.end]
