@@ -17,11 +17,11 @@ def duration(seconds: float) -> str:
 def speed(work: int, unit: str, elapsed_s: float) -> str:
     """Return work in `unit` ("flop" or "bytes") over time as TFLOP/s or GB/s."""
     scale, name = (TERA, "TFLOP/s") if unit == "flop" else (GIGA, "GB/s")
-    return f"{work / elapsed_s / scale:.3g} {name}" if elapsed_s > 0 else f"- {name}"
+    return f"{work / elapsed_s / scale:.1f} {name}" if elapsed_s > 0 else f"- {name}"
 
 
 def line(gpu: str, phase: str, fast: str, covered_s: float, wanted_s: float, mismatches: int) -> str:
     """Return one line of progress; `mismatches` are elements, of this session."""
     share = min(100.0, covered_s / wanted_s * 100)
-    found = "no mismatch" if not mismatches else f"{mismatches} MISMATCHES"
+    found = "no mismatch" if not mismatches else f"{mismatches} MISMATCH{'ES' if mismatches > 1 else ''}"
     return f"{gpu}  {phase:<8}  {fast:>13}  {duration(covered_s)} of {duration(wanted_s)} ({share:.1f} %)  {found}"
