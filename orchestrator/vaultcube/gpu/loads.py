@@ -116,6 +116,8 @@ SELECT p.phase, p.part, count(*),
 {_FROM} GROUP BY p.part, p.phase
 """
 _CONDITIONS: Final = {
+    "loaded": _SETTLED,
+    "last": f"{_SETTLED} AND p.part = :part",
     "throttled": f"{' + '.join(_COUNTERS)} > 0 OR clock_events & {THROTTLE_MASK}",
     "idle": f"{_SETTLED} AND utilisation_percent < {BUSY_PERCENT}",
     "hot": "temperature_margin_c < :limit",
@@ -176,7 +178,7 @@ class Loaded:
         """Return when something was seen under load, or None when it never was.
 
         Args:
-            condition: `throttled`, `idle`, `hot` (margin below `limit`), `warm` (temperature above `limit`), `slow_link`
+            condition: `loaded`, `last` (in `part`), `throttled`, `idle`, `hot` (margin below `limit`), `warm` (temperature above `limit`), `slow_link`
                 (below `gen` or `width`), `replays`.
             phases: those to look at; all without any.
             limits: what the condition asks for.

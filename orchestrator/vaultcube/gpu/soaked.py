@@ -27,6 +27,8 @@ _WARMUP, _FIRST, _MIDDLE, _LAST = range(4)
 PART_S, WARMUP_S = 3600.0, 300.0
 # Of fewer readings a mean clock says little.
 MIN_READINGS = 30
+# These look at phases that compute: others need not keep a GPU busy, or at its limit.
+OF_PRODUCTS = frozenset({"busy", "power", "clock_stability"})
 # An Xid that is older did not bring the machine down.
 BEFORE_RESET = timedelta(minutes=10)
 
@@ -147,7 +149,7 @@ class _Seen:
 
     @property
     def products(self) -> list[Figures]:
-        """Return the figures of phases that compute: others need not keep a GPU busy, or at its limit."""
+        """Return the figures of phases that compute."""
         return [one for one in self.figures if one.phase.startswith("flop/")]
 
     @property
@@ -270,11 +272,11 @@ def _figures(seen: Sequence[_Seen], metrics: dict[str, Metric], missing: dict[st
 
 
 class _Miss(NamedTuple):
-    """What a GPU misses of the targets: in words, and which readings show it (none: no single one does)."""
+    """What a GPU misses of the targets: in words, and which readings show it."""
 
     check: str
     text: str
-    condition: str | None = None
+    condition: str
     limits: Mapping[str, float] = MappingProxyType({})
 
 
@@ -284,8 +286,8 @@ def _misses(one: _Seen, loaded: Loaded, targets: SoakTargets) -> list[Evidence]:
         return []
     found = []
     for miss in (*_idle(one, targets), *_strained(one, targets), *_linked(one, targets)):
-        phases = sorted({figure.phase for figure in one.products}) if miss.condition == "idle" else ()
-        when = loaded.when(miss.condition, phases, miss.limits) if miss.condition else None
+        phases = sorted({figure.phase for figure in one.products}) if miss.check in OF_PRODUCTS else ()
+        when = loaded.when(miss.condition, phases, miss.limits)
         found.append(
             one.subject.evidence(
                 miss.check,
@@ -305,7 +307,7 @@ def _idle(one: _Seen, targets: SoakTargets) -> Iterator[_Miss]:
         yield _Miss("busy", f"was at {BUSY_PERCENT} % utilisation or more for {share}", "idle")
     if one.power is not None and one.power < targets.power_share:
         limit = f"its limit of {one.gpu.power_limit_watts:.0f} W"
-        yield _Miss("power", f"drew {one.power:.1%} of {limit} in its hungriest phase")
+        yield _Miss("power", f"drew {one.power:.1%} of {limit} in its hungriest phase", "loaded")
 
 
 def _strained(one: _Seen, targets: SoakTargets) -> Iterator[_Miss]:
@@ -322,7 +324,9 @@ def _strained(one: _Seen, targets: SoakTargets) -> Iterator[_Miss]:
         else:
             yield _Miss("temperature_margin", text, "warm", {"limit": (one.gpu.temperature_limit_celsius or 0) - least})
     if one.clock is not None and one.clock < targets.clock_ratio:
-        yield _Miss("clock_stability", f"ended at {one.clock:.1%} of the clock that it began with")
+        yield _Miss(
+            "clock_stability", f"ended at {one.clock:.1%} of the clock that it began with", "last", {"part": _LAST}
+        )
 
 
 def _linked(one: _Seen, targets: SoakTargets) -> Iterator[_Miss]:

@@ -125,13 +125,19 @@ def account(sessions: Sequence[Session]) -> Coverage:
 def merged(stretches: Iterable[Stretch], apart_s: float = 0.0) -> list[Stretch]:
     """Return stretches in order, those that overlap, or are no more than `apart_s` apart, as one."""
     found: list[Stretch] = []
-    for one in sorted(stretches, key=lambda stretch: (stretch.start_s, stretch.end_s)):
-        if found and one.start_s <= found[-1].end_s + apart_s:
-            last = found[-1]
-            found[-1] = last._replace(end_s=one.end_s, wall=one.wall) if one.end_s > last.end_s else last
+    start = end = reach = -1.0
+    wall: datetime | None = None
+    # Nearly all of a day's 17 000 begin where the one before ended.
+    for one in sorted(stretches):
+        if wall is not None and one.start_s <= reach:
+            if one.end_s > end:
+                end, wall = one.end_s, one.wall
         else:
-            found.append(one)
-    return found
+            if wall is not None:
+                found.append(Stretch(start, end, wall))
+            start, end, wall = one
+        reach = end + apart_s
+    return found if wall is None else [*found, Stretch(start, end, wall)]
 
 
 def shifted(wall: datetime, seconds: float) -> datetime:
@@ -144,9 +150,11 @@ def shifted(wall: datetime, seconds: float) -> datetime:
 
 def _inside(session: Session) -> Iterable[Stretch]:
     """Return a session's stretches, cut to its life."""
+    began, ended = session.began.mono_s, session.ended.mono_s
     for one in session.stretches:
-        start, end = max(one.start_s, session.began.mono_s), min(one.end_s, session.ended.mono_s)
-        if end > start:
+        if began <= one.start_s < one.end_s <= ended:
+            yield one
+        elif (start := max(one.start_s, began)) < (end := min(one.end_s, ended)):
             yield Stretch(start, end, shifted(one.wall, end - one.end_s))
 
 

@@ -71,10 +71,12 @@ class Life:
     def loads(self) -> list[Load]:
         """Return when it loaded its GPU, phase by phase."""
         phases: dict[tuple[str, str], list[Stretch]] = defaultdict(list)
+        began = self.session.began.mono_s
         for event in self.checked:
-            start = max(event.from_mono, self.session.began.mono_s)
-            if event.until_mono > start:
-                phases[event.phase, event.unit].append(Stretch(start, event.until_mono, event.time))
+            if event.until_mono > began:
+                phases[event.phase, event.unit].append(
+                    Stretch(max(event.from_mono, began), event.until_mono, event.time)
+                )
         return [
             Load(self.session.boot_id, *phase, one.start_s, one.end_s)
             for phase, stretches in phases.items()
@@ -105,7 +107,7 @@ def _split(events: Iterable[AnyEvent]) -> list[list[AnyEvent]]:
     found: list[list[AnyEvent]] = []
     counted: dict[int, int] = {}
     for event in events:
-        if not found or isinstance(event, Started) or event.seq <= counted.get(event.rank, -1):
+        if not found or event.seq <= counted.get(event.rank, -1) or isinstance(event, Started):
             found.append([])
             counted.clear()
         counted[event.rank] = event.seq
