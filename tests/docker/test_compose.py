@@ -87,7 +87,15 @@ def test_the_recorder_asks_for_all_gpus_and_no_cuda() -> None:
 
 @pytest.mark.parametrize(
     "files",
-    [["ddp.yml"], GPU_LESS, ["tensorflow.yml"], ["tensorflow.yml", "tensorflow.cpu.yml"], ["recorder.yml"]],
+    [
+        ["ddp.yml"],
+        GPU_LESS,
+        ["tensorflow.yml"],
+        ["tensorflow.yml", "tensorflow.cpu.yml"],
+        ["recorder.yml"],
+        ["stress.yml"],
+        ["stress.yml", "stress.cpu.yml"],
+    ],
 )
 def test_every_service_is_bounded_and_unprivileged(files: list[str]) -> None:
     for name, service in resolved(*files).items():
