@@ -101,7 +101,7 @@ def observe_soak(
                 one = _Seen(subject, subject.gpu, loaded.figures(), loaded.period_s)
                 seen.append(one)
                 evidence += _misses(one, loaded, targets)
-    _figures(seen, metrics, missing)
+    _figures(seen, len(gpus), metrics, missing)
     return Measurement(metrics, missing, (), evidence)
 
 
@@ -238,11 +238,11 @@ def _mean(
     return sum(found * count for found, count in told) / total if total else None
 
 
-def _figures(seen: Sequence[_Seen], metrics: dict[str, Metric], missing: dict[str, str]) -> None:
+def _figures(seen: Sequence[_Seen], gpus: int, metrics: dict[str, Metric], missing: dict[str, str]) -> None:
     judged = [name for name in NAMES if name not in {*metrics, *missing}]
-    loaded = [one for one in seen if one.subject.loads]
-    if not loaded or len(loaded) < len(seen):
-        missing |= dict.fromkeys(judged, f"only {len(loaded)} of {len(seen)} GPUs were ever under load")
+    loaded = sum(bool(one.subject.loads) for one in seen)
+    if loaded < gpus:
+        missing |= dict.fromkeys(judged, f"only {loaded} of {gpus} GPUs were ever under load")
         return
     coverage = min(one.coverage for one in seen)
     metrics["telemetry_coverage_ratio"] = Metric(value=coverage, unit="ratio")
