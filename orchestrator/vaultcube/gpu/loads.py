@@ -50,9 +50,8 @@ class Figures(NamedTuple):
         settled: how many of them are of this load alone and tell the utilisation.
         busy: how many of those show 90 % utilisation or more.
         power_mean_w, sm_clock_mean_mhz: means, once settled.
-        clocked: how many readings `sm_clock_mean_mhz` is of.
         temperature_max_c, temperature_margin_min_c: highest, and how near it came to the card's own limit.
-        pcie_gen_min, pcie_width_min: least, once settled, while kernels ran.
+        pcie_link_min: least of lanes x 2^generation, once settled, while kernels ran.
         pcie_replays: growth of the replay counter.
         throttled_us, throttled_of_ms: time slowed down by heat or the power brake by the card's counters, and the time
             that these are of; None where a counter is missing.
@@ -67,11 +66,9 @@ class Figures(NamedTuple):
     busy: int
     power_mean_w: float | None
     sm_clock_mean_mhz: float | None
-    clocked: int
     temperature_max_c: int | None
     temperature_margin_min_c: int | None
-    pcie_gen_min: int | None
-    pcie_width_min: int | None
+    pcie_link_min: int | None
     pcie_replays: int | None
     throttled_us: int | None
     throttled_of_ms: int | None
@@ -102,11 +99,9 @@ SELECT p.phase, p.part, count(*),
     count(*) FILTER (WHERE {_SETTLED} AND utilisation_percent >= {BUSY_PERCENT}),
     avg(power_mw) FILTER (WHERE {_SETTLED}) / 1000,
     avg(sm_clock_mhz) FILTER (WHERE {_SETTLED}),
-    count(sm_clock_mhz) FILTER (WHERE {_SETTLED}),
     max(temperature_c),
     min(temperature_margin_c),
-    min(pcie_gen) FILTER (WHERE {_SETTLED} AND utilisation_percent > 0),
-    min(pcie_width) FILTER (WHERE {_SETTLED} AND utilisation_percent > 0),
+    min(pcie_width << pcie_gen) FILTER (WHERE {_SETTLED} AND utilisation_percent > 0),
     sum(pcie_replays),
     sum({" + ".join(_COUNTERS)}) FILTER (WHERE {_HERE}),
     sum(since_ms) FILTER (WHERE {_HERE} AND {" + ".join(_COUNTERS)} IS NOT NULL),
@@ -122,7 +117,7 @@ _CONDITIONS: Final = {
     "idle": f"{_SETTLED} AND utilisation_percent < {BUSY_PERCENT}",
     "hot": "temperature_margin_c < :limit",
     "warm": "temperature_c > :limit",
-    "slow_link": f"{_SETTLED} AND utilisation_percent > 0 AND (pcie_gen < :gen OR pcie_width < :width)",
+    "slow_link": f"{_SETTLED} AND utilisation_percent > 0 AND pcie_width << pcie_gen < :link",
     "replays": "pcie_replays > 0",
 }
 
@@ -179,7 +174,7 @@ class Loaded:
 
         Args:
             condition: `loaded`, `last` (in `part`), `throttled`, `idle`, `hot` (margin below `limit`), `warm` (temperature above `limit`), `slow_link`
-                (below `gen` or `width`), `replays`.
+                (lanes x 2^generation below `link`), `replays`.
             phases: those to look at; all without any.
             limits: what the condition asks for.
         """

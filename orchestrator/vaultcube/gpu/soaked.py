@@ -203,7 +203,7 @@ class _Seen:
             ends = [
                 one
                 for one in self._of(phase)
-                if one.part in {_FIRST, _LAST} and one.clocked >= MIN_READINGS and one.sm_clock_mean_mhz
+                if one.part in {_FIRST, _LAST} and one.settled >= MIN_READINGS and one.sm_clock_mean_mhz
             ]
             if len(ends) == 2:  # noqa: PLR2004 - the first and the last
                 first, last = sorted(ends, key=lambda one: one.part)
@@ -211,14 +211,15 @@ class _Seen:
         return min(ratios, default=None)
 
     @property
+    def full_link(self) -> int | None:
+        width, gen = self.gpu.pcie_width_max, self.gpu.pcie_gen_max
+        return None if width is None or gen is None else width << gen
+
+    @property
     def link(self) -> float | None:
         """Return the slowest PCIe link as a share of what card and slot can do: lanes x 2 a generation."""
-        width = min((one.pcie_width_min for one in self.figures if one.pcie_width_min is not None), default=None)
-        gen = min((one.pcie_gen_min for one in self.figures if one.pcie_gen_min is not None), default=None)
-        most = self.gpu.pcie_width_max, self.gpu.pcie_gen_max
-        if width is None or gen is None or most[0] is None or most[1] is None:
-            return None
-        return width / most[0] * 2.0 ** (gen - most[1])
+        least = min((one.pcie_link_min for one in self.figures if one.pcie_link_min is not None), default=None)
+        return None if least is None or self.full_link is None else least / self.full_link
 
     @property
     def replays(self) -> float | None:
@@ -332,9 +333,9 @@ def _strained(one: _Seen, targets: SoakTargets) -> Iterator[_Miss]:
 def _linked(one: _Seen, targets: SoakTargets) -> Iterator[_Miss]:
     """Yield what is wrong with its PCIe link."""
     if one.link is not None and one.link < 1:
-        width, gen = one.gpu.pcie_width_max or 0, one.gpu.pcie_gen_max or 0
-        text = f"fell to {one.link:.3g} of its PCIe link under load (x{width} of generation {gen})"
-        yield _Miss("pcie_link", text, "slow_link", {"width": width, "gen": gen})
+        full = f"x{one.gpu.pcie_width_max} of generation {one.gpu.pcie_gen_max}"
+        text = f"fell to {one.link:.3g} of its PCIe link under load ({full})"
+        yield _Miss("pcie_link", text, "slow_link", {"link": one.full_link or 0})
     if one.replays is not None and one.replays > targets.pcie_replays_per_hour:
         yield _Miss("pcie_replays", f"repeated {one.replays:.0f} PCIe transfers an hour of load", "replays")
 

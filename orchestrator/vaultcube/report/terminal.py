@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from vaultcube.report.levels import split
 from vaultcube.report.table import table
-from vaultcube.results.schema import Check, Metric, Result, Verdict
+from vaultcube.results.schema import Check, Evidence, Metric, Result, Verdict
 from vaultcube.stack.assets import asset
 from vaultcube.stack.override import make_override, up_args
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.summary import Summary
 
 # Units of figures that only the checks need.
-COUNTED = frozenset({"ranks", "elements", "devices", "GPUs", "events", "requests", "answers"})
+COUNTED = frozenset(
+    {"ranks", "elements", "devices", "GPUs", "events", "requests", "answers", "restarts", "digests", "sessions"}
+)
 COLORS = {Verdict.PASS: 32, Verdict.FAIL: 31, Verdict.INVALID: 33, Verdict.UNAVAILABLE: 36}
 
 
@@ -37,8 +40,20 @@ def result(found: Result, directory: Path, *, color: bool) -> str:
         parts.append("\n" + levels)
     parts.append("\n" + _checks(found.checks, color=color))
     parts += [f"disturbed: {text}\n" for text in found.disturbances]
+    parts += [f"{one.check}: {one.text}{_where(one)}\n" for one in found.evidence]
     parts.append(f"\nverdict {paint(found.verdict, color=color)}   kept in {directory}\n")
     return "".join(parts)
+
+
+def _where(one: Evidence) -> str:
+    """Return in which slot and when it was seen, as far as that is known."""
+    known = [f"slot {one.pci_bus_id}"] if one.pci_bus_id else []
+    if one.first is not None:
+        known.append(f"{one.first:%Y-%m-%d %H:%M:%S}")
+        if one.last is not None and one.last - one.first >= timedelta(seconds=1):
+            known[-1] += f" to {one.last:%Y-%m-%d %H:%M:%S}"
+        known[-1] += " UTC"
+    return f" ({', '.join(known)})" if known else ""
 
 
 def paint(verdict: Verdict, *, color: bool) -> str:

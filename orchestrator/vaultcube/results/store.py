@@ -51,6 +51,25 @@ def run_id(workload: str, stamp: str, suffix: str) -> str:
     return name
 
 
+def read_plain(path: Path, offset: int = 0) -> bytes:
+    """Return what a file that a container wrote holds from an offset on.
+
+    Nothing when there is none, and when it is no plain file: a container could put a link to a file of the host there, or
+    a pipe that never ends.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return b"".join(iter(lambda: os.read(descriptor, 2**20), b""))
+    finally:
+        os.close(descriptor)
+
+
 class RunDirectory:
     """One run's folder."""
 
@@ -64,22 +83,8 @@ class RunDirectory:
         return self.path / EVENTS
 
     def read_events(self, offset: int = 0) -> bytes:
-        """Return what the events file holds from an offset on.
-
-        Nothing when there is none, and when it is no plain file: a container could put a link to a file of the host
-        there, or a pipe that never ends.
-        """
-        try:
-            descriptor = os.open(self.events, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return b""
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return b""
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return b"".join(iter(lambda: os.read(descriptor, 2**20), b""))
-        finally:
-            os.close(descriptor)
+        """Return what the events file holds from an offset on, as `read_plain` does."""
+        return read_plain(self.events, offset)
 
     def write(self, name: str, text: str) -> None:
         """Write a file whole or not at all.

@@ -1,0 +1,204 @@
+"""Judges the folder of a soak: what its workers and its recorder left, here or copied from another machine."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vaultcube.errors import DataUnreadableError, NotFoundError, ProfileError, RunActiveError
+from vaultcube.gpu.soaked import observe_soak, soak_checks
+from vaultcube.gpu.telemetry import RecordedGpu, Telemetry, TelemetryError, settle
+from vaultcube.results.events import Device, EventLog, Finished, Frameworks, Started
+from vaultcube.results.judge import Measurement, judge
+from vaultcube.results.lives import Worker
+from vaultcube.results.profile import Profile, describe
+from vaultcube.results.schema import Gpu, Result, RunInfo, Status, Verdict
+from vaultcube.results.soak import SoakTargets, measure_soak, read_soak
+from vaultcube.results.store import RunDirectory, read_plain
+from vaultcube.stack.environment import provenance
+from vaultcube.workloads import DeviceKind
+
+EVENTS, TELEMETRY = "events.jsonl", "run.db"
+WORKLOAD = "stress"
+_INDEX = re.compile(r"gpu-([0-9]{1,3})")
+
+
+def soak_targets(profile: Profile) -> SoakTargets:
+    """Return what a profile asks of a soak; what it leaves out keeps its default.
+
+    Raises:
+        ProfileError: a target that a soak does not know.
+    """
+    try:
+        return SoakTargets.model_validate(profile.targets.get(WORKLOAD, {}))
+    except ValidationError as error:
+        known = ", ".join(SoakTargets.model_fields)
+        raise ProfileError(
+            f"profile {profile.name}: targets.{WORKLOAD}.{describe(error)}", next_step=f"Targets: {known}."
+        ) from error
+
+
+def judge_soak(folder: Path, profile: Profile) -> Result:
+    """Measure and judge a soak that has ended. The same files always give the same verdict.
+
+    Args:
+        folder: `gpu-0/events.jsonl` and so on, and `run.db` where there was something to record.
+        profile: what is asked for.
+
+    Raises:
+        NotFoundError: no worker of a soak wrote into the folder. RunActiveError: one is at work there.
+        DataUnreadableError: it cannot be read. ProfileError: the profile asks for what no soak has.
+    """
+    targets = soak_targets(profile)
+    workers = read_workers(folder)
+    events = [event for worker in workers.values() for event in worker.events]
+    starts = [event for event in events if isinstance(event, Started)]
+    if not starts:
+        raise NotFoundError(
+            f"no worker of a soak ever started in {folder}",
+            next_step="Name the folder that holds gpu-0/events.jsonl: results/soak, unless STRESS_NAME was set.",
+        )
+    device: DeviceKind = "cuda" if any(start.device == "cuda" for start in starts) else "cpu"
+    seconds = max((_asked(start) for start in starts), default=0.0)
+    telemetry, why_none = _open(folder)
+    try:
+        gpus = gpus_of(workers, telemetry.meta.gpus if telemetry else ()) if device == "cuda" else []
+        soak = read_soak(workers, gpus)
+        told = measure_soak(soak, seconds, targets)
+        seen = observe_soak(gpus, telemetry, soak, targets, why_none=why_none)
+        simulated = telemetry is not None and telemetry.meta.simulated
+        driver = telemetry.meta.driver if telemetry else None
+    finally:
+        if telemetry:
+            telemetry.close()
+    measured = Measurement(
+        {**told.metrics, **seen.metrics},
+        {**told.missing, **seen.missing},
+        [*told.disturbances, *seen.disturbances],
+        [*told.evidence, *seen.evidence],
+    )
+    checks, verdict = judge(soak_checks(targets), measured, device=device, simulated=simulated)
+    ended = all(isinstance(worker.events[-1], Finished) for worker in workers.values() if worker.events)
+    if verdict is Verdict.PASS and not ended:
+        verdict = Verdict.UNAVAILABLE
+    versions = next((event.versions for event in reversed(events) if isinstance(event, Frameworks)), {})
+    source = provenance(None, driver=driver, images={}, compose_sha256=None)
+    times = [event.time for event in events]
+    return Result(
+        run=RunInfo(
+            id=folder.name,
+            workload=WORKLOAD,
+            status=Status.COMPLETED if ended else Status.INTERRUPTED,
+            started=min(times),
+            finished=max(times),
+        ),
+        verdict=verdict,
+        simulated=simulated,
+        device=device,
+        checks=checks,
+        metrics=dict(measured.metrics),
+        params={"seconds": seconds},
+        gpus=gpus,
+        disturbances=list(measured.disturbances),
+        evidence=list(measured.evidence),
+        provenance=source.model_copy(update={"frameworks": versions}),
+        artifacts=RunDirectory(folder).artifacts(),
+    )
+
+
+def read_workers(folder: Path) -> dict[str, Worker]:
+    """Return what every worker left, by its name.
+
+    Raises:
+        RunActiveError: one is at work. DataUnreadableError: the folder, or a file in it, cannot be read.
+    """
+    found: dict[str, Worker] = {}
+    try:
+        paths = sorted(path / EVENTS for path in folder.iterdir() if (path / EVENTS).is_file())
+        for path in paths:
+            if at_work(path):
+                raise RunActiveError(
+                    f"the worker {path.parent.name} is at work in {folder}",
+                    next_step="Wait for its end, or stop it: docker compose -f compose/stress.yml stop.",
+                )
+            log = EventLog()
+            log.feed(read_plain(path))
+            log.close()
+            uuid = next((event.uuid for event in log.events if isinstance(event, Device)), None)
+            found[path.parent.name] = Worker(log.events, log.garbled, uuid)
+    except OSError as error:
+        raise DataUnreadableError(
+            f"{error.filename or folder} cannot be read: {error.strerror}",
+            next_step="Name the folder of a soak, and see that you may read it.",
+        ) from error
+    return found
+
+
+def at_work(events: Path) -> bool:
+    """Say whether a worker of this machine is writing a file: it holds a lock on it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with events.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # A file system without locks says nothing.
+            return False
+    return False
+
+
+def gpus_of(workers: Mapping[str, Worker], recorded: Sequence[RecordedGpu]) -> list[Gpu]:
+    """Return the GPUs that workers computed on, as the recorder saw them; without one as far as workers know them."""
+    known = {one.uuid: one for one in recorded}
+    found: dict[str, Gpu] = {}
+    for name, worker in workers.items():
+        for event in worker.events:
+            if not isinstance(event, Device) or event.uuid is None:
+                continue
+            seen = known.get(event.uuid)
+            index = _INDEX.fullmatch(name)
+            found[event.uuid] = Gpu(
+                uuid=event.uuid,
+                index=seen.nvml_index if seen else int(index[1]) if index else event.device_index,
+                name=event.name,
+                pci_bus_id=seen.pci_bus_id if seen else "",
+                compute_capability=event.compute_capability or "",
+                memory_total_bytes=seen.memory_total_bytes if seen else event.memory_bytes or 0,
+                pcie_gen_max=seen.pcie_gen_max if seen else None,
+                pcie_width_max=seen.pcie_width_max if seen else None,
+                power_limit_watts=seen.power_limit_mw / 1000 if seen and seen.power_limit_mw else None,
+                temperature_limit_celsius=seen.temperature_limit_c if seen else None,
+            )
+    return sorted(found.values(), key=lambda gpu: gpu.index)
+
+
+def _asked(start: Started) -> float:
+    value = start.params.get("seconds")
+    # What a container says is no figure until it is one.
+    return float(value) if isinstance(value, int | float) and 0 < value <= 10**9 else 1.0
+
+
+def _open(folder: Path) -> tuple[Telemetry | None, str]:
+    """Return the recording of a soak, or None and why there is none."""
+    path = folder / TELEMETRY
+    if not path.is_file():
+        return None, "no telemetry was recorded"
+    try:
+        settle(path)
+        telemetry = Telemetry.open(path)
+    except (TelemetryError, OSError):
+        return None, "the recorded telemetry cannot be read"
+    try:
+        telemetry.meta  # noqa: B018 - asks the file
+    except TelemetryError:
+        telemetry.close()
+        return None, "the recorded telemetry cannot be read"
+    return telemetry, ""
