@@ -32,7 +32,7 @@ WARMUP, WINDOWS, STEPS = 8, 5, 6
 Row = tuple[str, str, str, str, str]
 
 
-from tests.benchmarks import serving, telemetry  # noqa: E402 - found by the line above
+from tests.benchmarks import judging, serving, telemetry  # noqa: E402 - found by the line above
 from tests.rig.box import Box  # noqa: E402 - likewise
 
 
@@ -237,6 +237,13 @@ def recording(count: int) -> list[Row]:
     return [*found, cells]
 
 
+def soak(count: int) -> list[Row]:
+    """Compare judging a soak of a day with parsing the same lines and averaging one column."""
+    with judging.day() as (ours, plain):
+        mine, other = in_turns(count, ours, plain)
+    return [row("a soak of 24 h, 4 GPUs, judged", "`json.loads` of its lines, one `SELECT avg`", mine, other, "3 s")]
+
+
 def server(count: int) -> list[Row]:
     """Compare the start of a server, and its measurement, with vLLM and its own tool called by hand."""
     ours, plain = in_turns(count, serving.our_start, serving.bare_start)
@@ -273,7 +280,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
     parser.add_argument("--count", type=int, default=15, help="rounds of the quick comparisons")
     parser.add_argument("--slow-count", type=int, default=4, help="rounds of the throughput comparison")
-    parser.add_argument("--only", type=int, choices=range(1, 8), help="measure one part (of seven), and print it")
+    parser.add_argument("--only", type=int, choices=range(1, 9), help="measure one part (of eight), and print it")
     args = parser.parse_args()
     if args.only is not None and args.write:
         parser.error("--write wants the whole table")
@@ -286,6 +293,7 @@ def main() -> None:
         lambda: training("ddp", args.slow_count),
         lambda: server(max(args.slow_count, 3)),
         lambda: training("tensorflow", args.slow_count),
+        lambda: soak(max(args.slow_count, 4)),
     ]
     if args.only is not None:
         parts = parts[args.only - 1 : args.only]
