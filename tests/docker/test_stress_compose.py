@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.docker.conftest import ROOT, docker
+from tests.docker.conftest import ROOT, Vaultcube, docker
 from tests.docker.test_compose import resolved
 
 pytestmark = [pytest.mark.docker]
 PROJECT = "vaultcube-test-stress"
 FILES = [word for name in ("stress.yml", "stress.cpu.yml") for word in ("--file", str(ROOT / "compose" / name))]
+# What needs neither a card nor a recorder.
+JUDGED_ANYWHERE = {"covered", "no_mismatch", "digests_agree", "no_unplanned_restart", "no_fault_injected"}
 Wait = Callable[[Callable[[], Any], float], Any]
 
 
@@ -81,7 +83,7 @@ def test_the_gpu_less_file_asks_for_no_gpu_and_records_none() -> None:
 
 
 @pytest.mark.image
-def test_a_soak_runs_to_its_end_and_another_start_adds_nothing(raw: Raw) -> None:
+def test_a_soak_runs_to_its_end_is_judged_and_another_start_adds_nothing(raw: Raw, vaultcube: Vaultcube) -> None:
     raw("up", "--no-build", timeout=240)
     for gpu in ("gpu-0", "gpu-1"):
         assert docker("inspect", "--format", "{{.State.ExitCode}}", raw.container(gpu)) == "0"
@@ -95,6 +97,13 @@ def test_a_soak_runs_to_its_end_and_another_start_adds_nothing(raw: Raw) -> None
         for gpu in ("gpu-0", "gpu-1")
     ]
     assert digests[0] == digests[1]
+    seen = vaultcube("stress", "judge", str(raw.results / "a-day"), "--json")
+    assert seen.returncode == 0, seen.stderr
+    result = json.loads(seen.stdout)
+    assert (result["run"]["status"], result["device"], result["verdict"]) == ("completed", "cpu", "UNAVAILABLE")
+    verdicts = {check["name"]: check["verdict"] for check in result["checks"]}
+    assert {name for name, verdict in verdicts.items() if verdict == "PASS"} == JUDGED_ANYWHERE
+    assert {verdicts[name] for name in verdicts.keys() - JUDGED_ANYWHERE} == {"UNAVAILABLE"}
     before = raw.kinds("gpu-0").count("checked")
     raw("up", "--no-build", timeout=240)
     assert raw.kinds("gpu-0").count("checked") == before
