@@ -216,6 +216,21 @@ def training(workload: str, count: int) -> list[Row]:
     return [(f"throughput of `{workload}`, 2 ranks on the CPU", beside, values, f"{ratio:.3f}x", "0.98x to 1.02x")]
 
 
+def checking(count: int) -> list[Row]:
+    """Compare products whose results are all checked, as a soak does, with the same products bare."""
+    mount = ["--volume", f"{HERE / 'bare_matmul.py'}:/bare_matmul.py:ro"]
+    argv = ["docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", *mount, IMAGE]
+    out = call(*argv, "python3", "/bare_matmul.py", str(count * 25), "0.2")
+    rounds = [[float(word) for word in line.split()] for line in out.splitlines()]
+    mine, plain = zip(*rounds, strict=True)
+    # Of the two halves of each round: a machine that grows slower slows both.
+    ratio = statistics.median(checked / bare for checked, bare in rounds)
+    values = f"{told(mine, 'GFLOP/s', 1000)} / {told(plain, 'GFLOP/s', 1000)}"
+    name = "products of `stress`, every result checked, on the CPU"
+    cost = f"{ratio:.3f}x ({(1 - ratio) * 100:.1f} % of the FLOP)"
+    return [(name, "the same products bare", values, cost, "at least 0.95x")]
+
+
 def recording(count: int) -> list[Row]:
     """Compare the recorder with a loop of nvidia-smi and with nvitop, and its file with what SQLite needs at least."""
     shares, memory = telemetry.cost(count)
@@ -280,7 +295,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
     parser.add_argument("--count", type=int, default=15, help="rounds of the quick comparisons")
     parser.add_argument("--slow-count", type=int, default=4, help="rounds of the throughput comparison")
-    parser.add_argument("--only", type=int, choices=range(1, 9), help="measure one part (of eight), and print it")
+    parser.add_argument("--only", type=int, choices=range(1, 10), help="measure one part (of nine), and print it")
     args = parser.parse_args()
     if args.only is not None and args.write:
         parser.error("--write wants the whole table")
@@ -294,6 +309,7 @@ def main() -> None:
         lambda: server(max(args.slow_count, 3)),
         lambda: training("tensorflow", args.slow_count),
         lambda: soak(max(args.slow_count, 4)),
+        lambda: checking(max(args.slow_count, 4)),
     ]
     if args.only is not None:
         parts = parts[args.only - 1 : args.only]

@@ -43,10 +43,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Lane:
-    """A queue of the device (None: the usual one) and its buffer for comparing."""
+    """A queue of the device (None: the usual one) and its buffer for comparing, also as eight answers in a word."""
 
     stream: Any
     differs: torch.Tensor
+    eights: torch.Tensor
 
 
 @contextlib.contextmanager
@@ -85,7 +86,7 @@ class Checked:
         self._expected = torch.empty_like(slots[0])
         self._expected_words = self._expected.view(-1).view(torch.int64)
         self._lanes = [self._lane(several=lanes > 1) for _ in range(lanes)]
-        self._counts = torch.zeros(self.capacity, dtype=torch.int64, device=site.device)
+        self._marks = torch.zeros(self.capacity, dtype=torch.int64, device=site.device)
         length = min(CHUNK_WORDS, self._expected_words.numel())
         self._weights = torch.arange(length, device=site.device).mul_(signed(GOLDEN)).bitwise_or_(1)
         self._weighed = torch.empty_like(self._weights)
@@ -93,7 +94,8 @@ class Checked:
 
     def _lane(self, *, several: bool) -> Lane:
         stream = torch.cuda.Stream(self._site.device) if several and self._site.device.type == "cuda" else None
-        return Lane(stream, torch.empty_like(self._expected_words, dtype=torch.bool))
+        differs = torch.empty_like(self._expected_words, dtype=torch.bool)
+        return Lane(stream, differs, differs.view(torch.int64))
 
     def produce(self, slot: int, lane: int) -> None:
         """Give the device the work whose result goes into `slot`."""
@@ -128,7 +130,7 @@ class Checked:
             self._once(position, self._slot(position), first + position)
         self._wait()
         self._next = self._slot(count)
-        return [position for position, wrong in enumerate(self._counts[:count].tolist()) if wrong]
+        return [position for position, wrong in enumerate(self._marks[:count].tolist()) if wrong]
 
     def _slot(self, position: int) -> int:
         return (self._first_slot + position) % len(self._slots)
@@ -143,7 +145,7 @@ class Checked:
                 words[words.numel() // 2].bitwise_xor_(1 << 33)
             # Words of 64 bits: fewer comparisons than elements. Which element it is, is asked when there is one.
             torch.ne(self._words[slot], self._expected_words, out=lane.differs)
-            torch.sum(lane.differs, dim=0, dtype=torch.int64, out=self._counts[position])
+            torch.amax(lane.eights, dim=0, out=self._marks[position])
 
     def _wait(self) -> None:
         if self._site.device.type == "cuda":
@@ -175,8 +177,8 @@ class Checked:
 class Matmul(Checked):
     """The same product of two matrices again and again."""
 
-    def __init__(self, site: Site, side: int, slots: int) -> None:
-        kind, depth, generator = DTYPES[site.phase], sizes.DEPTH * side, site.generator()
+    def __init__(self, site: Site, side: int, depth: int, slots: int) -> None:
+        kind, generator = DTYPES[site.phase], site.generator()
         self._a = torch.empty(side, depth, dtype=kind, device=site.device).uniform_(-1, 1, generator=generator)
         self._b = torch.empty(depth, side, dtype=kind, device=site.device).uniform_(-1, 1, generator=generator)
         results = torch.empty(slots, side, side, dtype=kind, device=site.device).unbind()
@@ -219,9 +221,10 @@ class Blocks(Checked):
 def matmul(site: Site, budget: int | None) -> Checked | None:
     """Return the load of products that fits into `budget` bytes, None when none does; a small one on the CPU."""
     if budget is None:
-        return Matmul(site, sizes.CPU_SIDES[site.phase], sizes.CPU_SLOTS)
+        side = sizes.CPU_SIDES[site.phase]
+        return Matmul(site, side, sizes.CPU_DEPTH * side, sizes.CPU_SLOTS)
     size = sizes.matmul(budget, DTYPES[site.phase].itemsize)
-    return Matmul(site, size.side, size.slots) if size else None
+    return Matmul(site, size.side, sizes.DEPTH * size.side, size.slots) if size else None
 
 
 def memory(site: Site, budget: int | None) -> Checked | None:

@@ -8,6 +8,8 @@ MIB = 1 << 20
 DEPTH = 4
 """Inner dimension over outer ones. A product costs 2 * DEPTH * n**3 FLOP and its check reads n**2 elements, so that
 a deep product makes the check cheap."""
+CPU_DEPTH = 8
+"""A product as small as the CPU's has to be deeper for that."""
 SIDES = (8192, 4096, 2048, 1024, 512)
 CPU_SIDES = {"fp32": 512, "bf16": 128}
 """On a CPU a product has to take milliseconds: bf16 is emulated there."""
