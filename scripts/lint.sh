@@ -58,7 +58,8 @@ check_compose() {
             docker compose -f "${file%.bench.yml}.yml" -f "$file" -f compose/proxy.yml -f compose/recorder.yml config -q || failed=1
             docker compose -f "${file%.bench.yml}.yml" -f "${file%.bench.yml}.cpu.yml" -f "$file" config -q || failed=1
             ;;
-        */recorder.yml | */proxy.yml) docker compose -f "$file" config -q || failed=1 ;;
+        # stress.yml has the recorder in it.
+        */recorder.yml | */proxy.yml | */stress.yml) docker compose -f "$file" config -q || failed=1 ;;
         *)
             docker compose -f "$file" config -q || failed=1
             docker compose -f "$file" -f compose/recorder.yml config -q || failed=1
