@@ -70,7 +70,7 @@ def test_the_figures_are_the_events(measured: tuple[Vaultcube, dict[str, Any], s
 def test_nothing_of_it_is_left(measured: tuple[Vaultcube, dict[str, Any], str]) -> None:
     cube, result, _ = measured
     assert not cube.left_behind()
-    assert json.loads(cube("ps", "--json").stdout) == []
+    assert result["run"]["id"] not in {one["run"] for one in json.loads(cube("ps", "--json").stdout)}
     assert not list((Path(cube.env["XDG_DATA_HOME"]) / "vaultcube").glob("secrets/*"))
     shown = cube("runs", "show", result["run"]["id"])
     assert "output_tokens_per_s" in shown.stdout
