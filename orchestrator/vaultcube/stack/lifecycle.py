@@ -194,7 +194,8 @@ class JobRun:
         if self._arrived():
             return False
         try:
-            return all(exit_.running for exit_ in self.docker.exits(ids))
+            # One that was removed is not among them any more.
+            return sum(exit_.running for exit_ in self.docker.exits(ids)) == len(ids)
         except VaultCubeError as error:
             raise engine_lost(error) from error
 

@@ -223,6 +223,21 @@ def test_a_container_that_somebody_removed_is_told(bench: Bench) -> None:
     assert "removed" in found.run.error.message
 
 
+def test_a_container_that_is_removed_while_it_runs_is_not_waited_for(bench: Bench) -> None:
+    removed = bench.docker.folder / "removed"
+    row = json.dumps(["a" * 64, f"{RUN_ID}-ddp-1", "running", "Up", RUN_ID, "ddp", ""])
+    bench.plan = bench.plan.model_copy(update={"timeout_s": 10.0})
+    bench.engine(
+        "truncated",
+        wait={"does": f"touch '{removed}'"},
+        ps={"does": f"[ -e '{removed}' ] || echo '{row}'"},
+        inspect={"stdout": "[]\n", "stderr": "Error: No such container: a\n", "status": 1},
+    )
+    found = bench.run()
+    assert found.run.error is not None
+    assert found.run.error.code == "container-killed"
+
+
 def test_a_bug_of_ours_leaves_a_result_and_no_container(bench: Bench) -> None:
     bench.engine()
 
