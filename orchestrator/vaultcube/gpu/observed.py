@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from vaultcube.gpu.clockevents import THROTTLE_MASK, names
 from vaultcube.gpu.xid import classify
 from vaultcube.results.intervals import Interval
-from vaultcube.results.judge import CheckSpec, Measurement
-from vaultcube.results.schema import Gpu, Metric, Target
+from vaultcube.results.judge import CheckSpec, Measurement, check
+from vaultcube.results.schema import Gpu, Metric
 
 if TYPE_CHECKING:
     from vaultcube.gpu.telemetry import Event, Summary, Telemetry
@@ -38,16 +38,9 @@ NAMES = (
 def hardware_checks() -> list[CheckSpec]:
     """Return what every workload on GPUs is held to: full PCIe links, no GPU lost, no Xid that speaks of the machine."""
     return [
-        CheckSpec(
-            name="pcie_link",
-            metric="pcie_link_ratio",
-            target=Target(op=">=", value=1, unit="ratio"),
-            needs_gpu=True,
-        ),
-        CheckSpec(name="no_gpu_lost", metric="gpus_lost", target=Target(op="==", value=0, unit="GPUs"), needs_gpu=True),
-        CheckSpec(
-            name="no_xid", metric="xids_hardware", target=Target(op="==", value=0, unit="events"), needs_gpu=True
-        ),
+        check("pcie_link", "pcie_link_ratio", ">=", 1, "ratio", needs_gpu=True),
+        check("no_gpu_lost", "gpus_lost", "==", 0, "GPUs", needs_gpu=True),
+        check("no_xid", "xids_hardware", "==", 0, "events", needs_gpu=True),
     ]
 
 

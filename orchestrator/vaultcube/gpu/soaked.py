@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from vaultcube.gpu.loads import BUSY_PERCENT, SETTLE_S, Figures, Loaded, Piece
 from vaultcube.gpu.observed import COVERAGE, count_faults, events_of, hardware_checks
 from vaultcube.gpu.xid import classify, meaning
-from vaultcube.results.judge import CheckSpec, Measurement
+from vaultcube.results.judge import CheckSpec, Measurement, check
 from vaultcube.results.lives import Load
-from vaultcube.results.schema import Evidence, Gpu, Metric, Operator, Target
+from vaultcube.results.schema import Evidence, Gpu, Metric
 from vaultcube.results.soak import Soak, SoakTargets, Subject, reboots
 
 if TYPE_CHECKING:
@@ -47,22 +47,27 @@ NAMES = (
 
 def soak_checks(targets: SoakTargets) -> list[CheckSpec]:
     """Return what a soak is held to: what the workers tell of, which holds on the CPU too, then the GPUs."""
-
-    def spec(name: str, metric: str, op: Operator, value: float, unit: str, *, gpu: bool = True) -> CheckSpec:
-        return CheckSpec(name=name, metric=metric, target=Target(op=op, value=value, unit=unit), needs_gpu=gpu)
-
     return [
-        spec("covered", "covered_ratio", ">=", targets.covered_ratio, "ratio", gpu=False),
-        spec("no_mismatch", "mismatches", "==", 0, "elements", gpu=False),
-        spec("digests_agree", "digests_disagreeing", "==", 0, "digests", gpu=False),
-        spec("no_unplanned_restart", "restarts_unplanned", "==", 0, "restarts", gpu=False),
-        spec("no_fault_injected", "faults_injected", "==", 0, "sessions", gpu=False),
-        spec("busy", "busy_share_ratio", ">=", targets.busy_share, "ratio"),
-        spec("power", "power_share_ratio", ">=", targets.power_share, "ratio"),
-        spec("throttling", "throttle_share_ratio", "<=", targets.throttle_share, "ratio"),
-        spec("temperature_margin", "temperature_margin_min_celsius", ">=", targets.temperature_margin_celsius, "C"),
-        spec("clock_stability", "clock_ratio", ">=", targets.clock_ratio, "ratio"),
-        spec("pcie_replays", "pcie_replays_per_hour", "<=", targets.pcie_replays_per_hour, "replays/h"),
+        check("covered", "covered_ratio", ">=", targets.covered_ratio, "ratio"),
+        check("no_mismatch", "mismatches", "==", 0, "elements"),
+        check("digests_agree", "digests_disagreeing", "==", 0, "digests"),
+        check("no_unplanned_restart", "restarts_unplanned", "==", 0, "restarts"),
+        check("no_fault_injected", "faults_injected", "==", 0, "sessions"),
+        check("busy", "busy_share_ratio", ">=", targets.busy_share, "ratio", needs_gpu=True),
+        check("power", "power_share_ratio", ">=", targets.power_share, "ratio", needs_gpu=True),
+        check("throttling", "throttle_share_ratio", "<=", targets.throttle_share, "ratio", needs_gpu=True),
+        check(
+            "temperature_margin",
+            "temperature_margin_min_celsius",
+            ">=",
+            targets.temperature_margin_celsius,
+            "C",
+            needs_gpu=True,
+        ),
+        check("clock_stability", "clock_ratio", ">=", targets.clock_ratio, "ratio", needs_gpu=True),
+        check(
+            "pcie_replays", "pcie_replays_per_hour", "<=", targets.pcie_replays_per_hour, "replays/h", needs_gpu=True
+        ),
         *hardware_checks(),
     ]
 

@@ -35,6 +35,14 @@ class CheckSpec:
     needs_gpu: bool = False
 
 
+def check(
+    name: str, metric: str, op: Operator, value: float, unit: str, *, timed: bool = False, needs_gpu: bool = False
+) -> CheckSpec:
+    """Return a check of one metric against one figure."""
+    target = Target(op=op, value=value, unit=unit)
+    return CheckSpec(name=name, metric=metric, target=target, timed=timed, needs_gpu=needs_gpu)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What a run measured.
@@ -50,6 +58,16 @@ class Measurement:
     missing: Mapping[str, str] = field(default_factory=dict)
     disturbances: Sequence[str] = ()
     evidence: Sequence[Evidence] = ()
+
+
+def joined(*parts: Measurement) -> Measurement:
+    """Return what several measurements of one run say; of a figure that two have, the later one's."""
+    return Measurement(
+        {name: metric for part in parts for name, metric in part.metrics.items()},
+        {name: reason for part in parts for name, reason in part.missing.items()},
+        [text for part in parts for text in part.disturbances],
+        [one for part in parts for one in part.evidence],
+    )
 
 
 def judge(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vaultcube.errors import ProfileError
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class Hardware(BaseModel):
@@ -66,6 +69,21 @@ def load_profile(name_or_path: str, built_in: Path) -> Profile:
             next_step=f"Built-in profiles: {', '.join(known)}; or name a TOML file.",
         ) from error
     return parse_profile(text, str(name_or_path))
+
+
+def read_targets(profile: Profile, workload: str, kind: type[T]) -> T:
+    """Return a profile's targets for a workload; what it leaves out keeps its default.
+
+    Raises:
+        ProfileError: a target that the workload does not know.
+    """
+    try:
+        return kind.model_validate(profile.targets.get(workload, {}))
+    except ValidationError as error:
+        known = ", ".join(kind.model_fields)
+        raise ProfileError(
+            f"profile {profile.name}: targets.{workload}.{describe(error)}", next_step=f"Targets: {known}."
+        ) from error
 
 
 def describe(error: ValidationError) -> str:

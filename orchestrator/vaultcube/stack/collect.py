@@ -10,7 +10,7 @@ from pathlib import Path
 from vaultcube import workloads
 from vaultcube.gpu.observed import observe
 from vaultcube.results.events import AnyEvent, Device, EventLog, Frameworks, Started
-from vaultcube.results.judge import Measurement, judge
+from vaultcube.results.judge import Measurement, joined, judge
 from vaultcube.results.schema import Failure, Provenance, Result, RunInfo, Status, Verdict
 from vaultcube.results.store import CONTAINERS, TELEMETRY, RunDirectory
 from vaultcube.stack.outcome import Outcome
@@ -52,12 +52,8 @@ def build_result(
     )
     seen, simulated = telemetry_of(plan, directory, log.events)
     simulated = simulated or plan.simulated
-    measured = Measurement(
-        {**measured.metrics, **seen.metrics},
-        {**measured.missing, **seen.missing},
-        [*plan.shared, *outcome.disturbances, *strayed(plan, log.events), *measured.disturbances, *seen.disturbances],
-        [*measured.evidence, *seen.evidence],
-    )
+    around = [*plan.shared, *outcome.disturbances, *strayed(plan, log.events)]
+    measured = joined(Measurement(disturbances=around), measured, seen)
     checks, verdict = judge(
         [] if up else workload.checks(workload.targets(plan.profile)), measured, device=plan.device, simulated=simulated
     )

@@ -7,15 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from vaultcube.errors import DataUnreadableError, NotFoundError, ProfileError, RunActiveError
+from vaultcube.errors import DataUnreadableError, NotFoundError, RunActiveError
 from vaultcube.gpu.soaked import observe_soak, soak_checks
 from vaultcube.gpu.telemetry import RecordedGpu, Telemetry, TelemetryError, settle
 from vaultcube.results.events import Device, EventLog, Finished, Frameworks, Started
-from vaultcube.results.judge import Measurement, judge
+from vaultcube.results.judge import joined, judge
 from vaultcube.results.lives import Worker
-from vaultcube.results.profile import Profile, describe
+from vaultcube.results.profile import Profile, read_targets
 from vaultcube.results.schema import Gpu, Result, RunInfo, Status, Verdict
 from vaultcube.results.soak import SoakTargets, measure_soak, read_soak
 from vaultcube.results.store import RunDirectory, read_plain
@@ -25,21 +23,6 @@ from vaultcube.workloads import DeviceKind
 EVENTS, TELEMETRY = "events.jsonl", "run.db"
 WORKLOAD = "stress"
 _INDEX = re.compile(r"gpu-([0-9]{1,3})")
-
-
-def soak_targets(profile: Profile) -> SoakTargets:
-    """Return what a profile asks of a soak; what it leaves out keeps its default.
-
-    Raises:
-        ProfileError: a target that a soak does not know.
-    """
-    try:
-        return SoakTargets.model_validate(profile.targets.get(WORKLOAD, {}))
-    except ValidationError as error:
-        known = ", ".join(SoakTargets.model_fields)
-        raise ProfileError(
-            f"profile {profile.name}: targets.{WORKLOAD}.{describe(error)}", next_step=f"Targets: {known}."
-        ) from error
 
 
 def judge_soak(folder: Path, profile: Profile) -> Result:
@@ -53,7 +36,7 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
         NotFoundError: no worker of a soak wrote into the folder. RunActiveError: one is at work there.
         DataUnreadableError: it cannot be read. ProfileError: the profile asks for what no soak has.
     """
-    targets = soak_targets(profile)
+    targets = read_targets(profile, WORKLOAD, SoakTargets)
     workers = read_workers(folder)
     events = [event for worker in workers.values() for event in worker.events]
     starts = [event for event in events if isinstance(event, Started)]
@@ -75,12 +58,7 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
     finally:
         if telemetry:
             telemetry.close()
-    measured = Measurement(
-        {**told.metrics, **seen.metrics},
-        {**told.missing, **seen.missing},
-        [*told.disturbances, *seen.disturbances],
-        [*told.evidence, *seen.evidence],
-    )
+    measured = joined(told, seen)
     checks, verdict = judge(soak_checks(targets), measured, device=device, simulated=simulated)
     ended = all(isinstance(worker.events[-1], Finished) for worker in workers.values() if worker.events)
     if verdict is Verdict.PASS and not ended:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vaultcube.errors import BadParameterError, NotFoundError, ProfileError
+from vaultcube.errors import BadParameterError, NotFoundError
 from vaultcube.gpu.flavours import KERNELS, Flavour, Kernels
-from vaultcube.results.profile import Profile, describe
+from vaultcube.results.profile import Profile, describe, read_targets
 
 if TYPE_CHECKING:
     # A plan needs none of these: judging comes when the container runs.
@@ -131,13 +131,7 @@ class Workload(ABC):
         Raises:
             ProfileError: a target this workload does not know.
         """
-        try:
-            return self.targets_type.model_validate(profile.targets.get(self.name, {}))
-        except ValidationError as error:
-            known = ", ".join(self.targets_type.model_fields)
-            raise ProfileError(
-                f"profile {profile.name}: targets.{self.name}.{describe(error)}", next_step=f"Targets: {known}."
-            ) from error
+        return read_targets(profile, self.name, self.targets_type)
 
 
 class Layout(NamedTuple):
@@ -198,6 +192,18 @@ class Service(Workload):
             BadParameterError: a value out of its range.
         """
         return validated(self.serve_type, given, f"vaultcube up {self.name}", self.name)
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """Return values as a program of ours takes them: `--steps 2`, `--probes` or `--no-probes`; None is left out."""
+    argv: list[str] = []
+    for key, value in values.items():
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            argv.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            argv += [f"--{name}", str(value).removesuffix(".0")]
+    return argv
 
 
 def validated(kind: type[Params], given: Mapping[str, Any], command: str, name: str) -> Params:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from vaultcube.workloads import DeviceKind, Params, Targets, Workload
+from vaultcube.workloads import DeviceKind, Params, Targets, Workload, as_flags
 
 if TYPE_CHECKING:
     from vaultcube.results.events import AnyEvent, Garbled
@@ -100,15 +100,7 @@ class Training(Workload):
     def command(self, params: TrainingParams, *, world_size: int, device: DeviceKind) -> list[str]:
         """Return `python3 -m <program> ...` with every parameter said, so that no default of the image matters."""
         argv = ["python3", "-m", self.program, "--results", "/results", "--device", device, "--ranks", str(world_size)]
-        for key, value in params.model_dump().items():
-            flag = "--" + key.replace("_", "-")
-            if key == "data":
-                argv += [flag, DATA_MOUNT] if value else []
-            elif isinstance(value, bool):
-                argv.append(flag if value else "--no-" + key.replace("_", "-"))
-            else:
-                argv += [flag, str(value).removesuffix(".0")]
-        return argv
+        return argv + as_flags({**params.model_dump(), "data": DATA_MOUNT if params.data else None})
 
     def timeout_s(self, params: TrainingParams, *, world_size: int, device: DeviceKind) -> float:
         """Return ten minutes for start-up plus a generous time for every step of every phase."""
@@ -129,39 +121,40 @@ class Training(Workload):
     def checks(self, targets: TrainingTargets) -> list[CheckSpec]:
         """Return scaling, throughput, what telemetry shows, and the three checks that hold on the CPU too."""
         from vaultcube.gpu.observed import hardware_checks
-        from vaultcube.results.judge import CheckSpec
-        from vaultcube.results.schema import Target
+        from vaultcube.results.judge import check
 
         return [
-            CheckSpec(
-                name="scaling_efficiency",
-                metric="scaling_efficiency",
-                target=Target(op=">=", value=targets.scaling_efficiency, unit="ratio"),
+            check(
+                "scaling_efficiency",
+                "scaling_efficiency",
+                ">=",
+                targets.scaling_efficiency,
+                "ratio",
                 timed=True,
                 needs_gpu=True,
             ),
-            CheckSpec(
-                name="throughput",
-                metric="throughput_samples_per_s",
-                target=Target(op=">=", value=targets.throughput_samples_per_s, unit="samples/s"),
+            check(
+                "throughput",
+                "throughput_samples_per_s",
+                ">=",
+                targets.throughput_samples_per_s,
+                "samples/s",
                 timed=True,
                 needs_gpu=True,
             ),
-            CheckSpec(
-                name="gpu_utilisation",
-                metric="gpu_utilisation",
-                target=Target(op=">=", value=targets.gpu_utilisation, unit="ratio"),
+            check(
+                "gpu_utilisation",
+                "gpu_utilisation",
+                ">=",
+                targets.gpu_utilisation,
+                "ratio",
                 timed=True,
                 needs_gpu=True,
             ),
             *hardware_checks(),
-            CheckSpec(name="no_rank_lost", metric="ranks_lost", target=Target(op="==", value=0, unit="ranks")),
-            CheckSpec(
-                name="allreduce_correct",
-                metric="allreduce_mismatches",
-                target=Target(op="==", value=0, unit="elements"),
-            ),
-            CheckSpec(name="loss_finite", metric="losses_not_finite", target=Target(op="==", value=0, unit="ranks")),
+            check("no_rank_lost", "ranks_lost", "==", 0, "ranks"),
+            check("allreduce_correct", "allreduce_mismatches", "==", 0, "elements"),
+            check("loss_finite", "losses_not_finite", "==", 0, "ranks"),
         ]
 
     def measure(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -55,22 +54,13 @@ class Tensorflow(Training):
 
     def checks(self, targets: TrainingTargets) -> list[CheckSpec]:
         """Return the checks of training, and those of devices, of what they compute, and of their memory."""
-        from vaultcube.results.judge import CheckSpec
-        from vaultcube.results.schema import Target
+        from vaultcube.results.judge import check
 
         return [
             *super().checks(targets),
-            CheckSpec(
-                name="devices_detected", metric="devices_missing", target=Target(op="==", value=0, unit="devices")
-            ),
-            CheckSpec(
-                name="operations_correct",
-                metric="operation_mismatches",
-                target=Target(op="==", value=0, unit="elements"),
-            ),
-            CheckSpec(
-                name="memory_allocated", metric="allocations_failed", target=Target(op="==", value=0, unit="devices")
-            ),
+            check("devices_detected", "devices_missing", "==", 0, "devices"),
+            check("operations_correct", "operation_mismatches", "==", 0, "elements"),
+            check("memory_allocated", "allocations_failed", "==", 0, "devices"),
         ]
 
     def measure(
@@ -85,14 +75,10 @@ class Tensorflow(Training):
     ) -> Measurement:
         """Return what training measured, and what was found of the devices before."""
         from vaultcube.results.devices import measure_devices
+        from vaultcube.results.judge import joined
 
         trained = super().measure(events, garbled, params, world_size=world_size, status=status, gpus=gpus)
-        devices = measure_devices(events, world_size, OPERATIONS)
-        return replace(
-            trained,
-            metrics={**trained.metrics, **devices.metrics},
-            missing={**trained.missing, **devices.missing},
-        )
+        return joined(trained, measure_devices(events, world_size, OPERATIONS))
 
 
 WORKLOAD = Tensorflow()

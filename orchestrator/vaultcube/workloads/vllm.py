@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from vaultcube.errors import BadParameterError
-from vaultcube.workloads import DeviceKind, Layout, Params, Service, Targets
+from vaultcube.workloads import DeviceKind, Layout, Params, Service, Targets, as_flags
 
 if TYPE_CHECKING:
     from vaultcube.results.events import AnyEvent, Garbled
@@ -223,12 +223,7 @@ class Vllm(Service):
             for replica in range(params.replicas):
                 argv += ["--replica-url", f"http://vllm{f'-{replica}' if replica else ''}:{self.port}"]
         argv += ["--ready-timeout-s", f"{self.ready_s:g}"]
-        for name in MEASURED:
-            flag, value = "--" + name.replace("_", "-"), getattr(params, name)
-            if isinstance(value, bool):
-                argv.append(flag if value else "--no-" + flag.removeprefix("--"))
-            else:
-                argv += [flag, str(value).removesuffix(".0")]
+        argv += as_flags({name: getattr(params, name) for name in MEASURED})
         # The client needs the model's tokenizer, and with it the code that the server was allowed to run.
         return [*argv, TRUST] if any(flag.replace("_", "-") == TRUST for flag in params.flags) else argv
 
@@ -240,40 +235,31 @@ class Vllm(Service):
     def checks(self, targets: Any) -> list[CheckSpec]:
         """Return speed, the share of the card's bandwidth, memory, failures, answers, and the hardware's own."""
         from vaultcube.gpu.observed import hardware_checks
-        from vaultcube.results.judge import CheckSpec
-        from vaultcube.results.schema import Target
+        from vaultcube.results.judge import check
 
         return [
-            CheckSpec(
-                name="output_tokens_per_s",
-                metric="output_tokens_per_s",
-                target=Target(op=">=", value=targets.output_tokens_per_s, unit="tokens/s"),
+            check(
+                "output_tokens_per_s",
+                "output_tokens_per_s",
+                ">=",
+                targets.output_tokens_per_s,
+                "tokens/s",
                 timed=True,
                 needs_gpu=True,
             ),
-            CheckSpec(
-                name="mbu",
-                metric="mbu",
-                target=Target(op=">=", value=targets.mbu, unit="ratio"),
-                timed=True,
-                needs_gpu=True,
-            ),
-            CheckSpec(
-                name="gpu_memory",
-                metric="gpu_memory_used_max_ratio",
-                target=Target(op="<=", value=targets.gpu_memory_used_ratio, unit="ratio"),
+            check("mbu", "mbu", ">=", targets.mbu, "ratio", timed=True, needs_gpu=True),
+            check(
+                "gpu_memory",
+                "gpu_memory_used_max_ratio",
+                "<=",
+                targets.gpu_memory_used_ratio,
+                "ratio",
                 needs_gpu=True,
             ),
             *hardware_checks(),
-            CheckSpec(
-                name="no_request_failed", metric="requests_failed", target=Target(op="==", value=0, unit="requests")
-            ),
-            CheckSpec(name="answers_correct", metric="answers_wrong", target=Target(op="==", value=0, unit="answers")),
-            CheckSpec(
-                name="answers_repeatable",
-                metric="answers_not_repeatable",
-                target=Target(op="==", value=0, unit="answers"),
-            ),
+            check("no_request_failed", "requests_failed", "==", 0, "requests"),
+            check("answers_correct", "answers_wrong", "==", 0, "answers"),
+            check("answers_repeatable", "answers_not_repeatable", "==", 0, "answers"),
         ]
 
     def measure(
