@@ -53,6 +53,13 @@ def ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
     return True
 
 
+def death(code: int) -> str:
+    """Return how a process ended that said nothing of it, by its return code."""
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code} and no word why"
+
+
 def stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
     """End `process`: ask, wait `grace_s` seconds, kill. What it started dies with it."""
     if process.poll() is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
-from common.outcome import bad_parameter
+from common.outcome import Problem, bad_parameter
 
 EVENTS = "events.jsonl"
 
@@ -40,6 +41,18 @@ def prepare(results: Path, program: str, *, stamp: bool, shared: bool = False, n
     if not os.access(folder, os.W_OK | os.X_OK):
         raise bad_parameter(f"the results folder {folder} is not writable", _hint())
     return events
+
+
+def scratch(program: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a temporary folder of `program`, to be used as a context.
+
+    Raises:
+        Problem: there is no room for one.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix=f"{program}-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise Problem("no-scratch", f"no temporary folder: {error}", "give the container a writable /tmp") from error
 
 
 def _stamped(results: Path, program: str, now: datetime) -> Path:

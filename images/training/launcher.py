@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,14 +209,14 @@ def conclude(
         if code == EVENTS_LOST:
             return events_unwritable(f"rank {rank} could not write the events file")
         if int(rank) not in told:
-            return Problem("rank-failed", f"rank {rank} {_death(code)}", "see the container's log")
+            return Problem("rank-failed", f"rank {rank} {processes.death(code)}", "see the container's log")
     if errors:
         return _recorded(errors[0])
     if child_code == EVENTS_LOST:
         return events_unwritable(f"{program.child_name} could not write the events file")
     if log and (cause := program.autopsy(params, log)):
         return cause
-    what = report.get("error") or f"{program.child_name} {_death(child_code)}"
+    what = report.get("error") or f"{program.child_name} {processes.death(child_code)}"
     return Problem(
         "rank-failed", f"only {len(finished)} of {params.ranks} ranks finished: {what}", "see the container's log"
     )
@@ -227,12 +225,6 @@ def conclude(
 def _recorded(event: dict[str, Any]) -> Recorded:
     message = f"rank {event['rank']}: {event['message']}"
     return Recorded(event["code"], message, event["next_step"], event["exit_code"])
-
-
-def _death(code: int) -> str:
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with exit code {code} and no word why"
 
 
 def main(argv: Sequence[str], program: Program) -> int:
@@ -279,12 +271,8 @@ def _launch(program: Program, params: Params, path: Path, events: EventWriter, s
         f"{program.workload} {params.preset}: {params.model}, batch {params.batch_size} a rank, {params.image_size} px, "
         f"{params.precision}, {params.ranks} x {params.device}, events in {path}"
     )
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=f"{program.workload}-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise Problem("no-scratch", f"no temporary folder: {error}", "give the container a writable /tmp") from error
-    with scratch:
-        run = Run(program, params, path, Path(scratch.name))
+    with results.scratch(program.workload) as scratch:
+        run = Run(program, params, path, Path(scratch))
         try:
             run.go(signals)
         finally:

@@ -1,4 +1,4 @@
-"""How a process that trains shows that it lives, and how it ends with a word why."""
+"""How a process that works for a launcher shows that it lives, and how it ends with a word why."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Lifeline:
-    """Beats on the launcher's board for `ranks`, and ends this process when its work stands still.
+    """Beats on the launcher's `board` for `ranks`, and ends this process when its work stands still.
 
     Attributes:
         watchdog: to be told of every step.
     """
 
-    def __init__(self, job: Job[P], ranks: Sequence[int], events: EventWriter) -> None:
-        """Watch for `job`; a hang is written to `events`."""
-        self._board = Board(Path(job.board_path), job.params.ranks)
+    def __init__(self, board: Board, ranks: Sequence[int], hang_timeout_s: float, events: EventWriter) -> None:
+        """Watch; no progress for `hang_timeout_s` seconds is a hang, which is written to `events`."""
+        self._board = board
         self._ranks = ranks
         self._events = events
         self._ready = False
-        self.watchdog = Watchdog(job.params.hang_timeout_s, self._hang, alive=self._beat)
+        self.watchdog = Watchdog(hang_timeout_s, self._hang, alive=self._beat)
 
     def ready(self) -> None:
         """Begin to beat. Loading libraries keeps the interpreter to itself for seconds: blank until that is over."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+from common.watchdog import Board
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 STARTUP_LIMIT_S = 120.0
@@ -65,6 +68,11 @@ class Job(Generic[P]):
     board_path: str
     report_path: str
     log_path: str = ""
+
+    @property
+    def board(self) -> Board:
+        """The board, which the launcher has made."""
+        return Board(Path(self.board_path), self.params.ranks)
 
     def to_json(self) -> str:
         """Return the job as one JSON object."""

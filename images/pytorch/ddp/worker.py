@@ -31,7 +31,7 @@ class Rank:
         self._rank = rank
         self._events = events
         self._started = time.monotonic()
-        self._lifeline = Lifeline(job, [rank], events)
+        self._lifeline = Lifeline(job.board, [rank], job.params.hang_timeout_s, events)
         self._watchdog = self._lifeline.watchdog
 
     def run(self) -> None:

@@ -9,8 +9,6 @@ import contextlib
 import fcntl
 import os
 import platform
-import signal
-import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -165,10 +163,7 @@ def conclude(events: Sequence[dict[str, Any]], code: int, *, oom_killed: bool) -
         return Problem("out-of-memory", message, "raise the container's memory limit")
     if code == EVENTS_LOST:
         return events_unwritable("the worker could not write the events file")
-    death = (
-        f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code} and no word why"
-    )
-    return Problem("worker-failed", f"the worker {death}", "see the container's log")
+    return Problem("worker-failed", f"the worker {processes.death(code)}", "see the container's log")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -234,10 +229,6 @@ def _launch(
     if past.covered_s >= params.seconds:
         events.write("finished", elapsed_s=time.monotonic() - started, covered_s=past.covered_s)
         return
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix="stress-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise Problem("no-scratch", f"no temporary folder: {error}", "give the container a writable /tmp") from error
-    with scratch:
-        job = Job(params, past.covered_s, str(path), str(Path(scratch.name) / "board"), asked)
+    with results.scratch("stress") as scratch:
+        job = Job(params, past.covered_s, str(path), str(Path(scratch) / "board"), asked)
         Soak(job).go(signals)

@@ -9,15 +9,15 @@ import traceback
 from pathlib import Path
 
 from common.events import EventError, EventWriter
-from common.outcome import DONE, INTERRUPTED, Problem
+from common.outcome import DONE, INTERRUPTED
 from common.processes import die_with_parent
 from common.signals import Signals
-from common.watchdog import Board, Watchdog, dump_stacks
+from common.watchdog import Board
 from stress import fault
 from stress.outcome import explain
 from stress.params import JOB, Job
 from stress.session import Session
-from training.lifeline import end
+from training.lifeline import Lifeline, end
 from training.outcome import EVENTS_LOST
 
 _UNEXPLAINED = ("worker-failed", "device-failed")
@@ -32,9 +32,8 @@ class Worker:
         self._events = events
         self._signals = signals
         self._started = time.monotonic()
-        self._board = Board(Path(job.board_path), 1)
-        self._ready = False
-        self._watchdog = Watchdog(job.params.hang_timeout_s, self._hang, alive=self._beat)
+        self._lifeline = Lifeline(Board(Path(job.board_path), 1), [0], job.params.hang_timeout_s, events)
+        self._watchdog = self._lifeline.watchdog
 
     def run(self) -> int:
         """Load the GPU until enough is covered, or it is told to stop; return the exit code.
@@ -51,27 +50,15 @@ class Worker:
             device = engine.select(self._job.params)
             self._events.write("frameworks", versions=gpu.versions())
             self._events.write("device", **gpu.describe(device, 0))
-        # Loading libraries keeps the interpreter to itself for seconds: blank until that is over.
-        self._ready = True
+        self._lifeline.ready()
         loads = engine.Device(self._job.params, device, fault.parse(self._job.fault))
         session = Session(self._job, self._events, loads, self._watchdog, lambda: self._signals.name is not None)
         session.run()
         if session.covered_s < self._job.params.seconds:
             return INTERRUPTED
         self._events.write("finished", elapsed_s=time.monotonic() - self._started, covered_s=session.covered_s)
-        self._watchdog.stop()
-        self._board.leave(0)
+        self._lifeline.leave()
         return DONE
-
-    def _beat(self) -> None:
-        if self._ready:
-            self._board.beat(0)
-
-    def _hang(self, what: str, silent_s: float, code: str) -> None:
-        """End this process from the watchdog's thread: nothing else gets past a call stuck in a driver."""
-        dump_stacks()
-        next_step = "see the stacks in the container's log, and the host's kernel log for the GPU"
-        end(Problem(code, f"no progress for {silent_s:.0f} s while {what}", next_step), self._events)
 
 
 def main() -> None:

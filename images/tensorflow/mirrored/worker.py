@@ -44,7 +44,7 @@ class Worker:
         self._totals: dict[int, int] = {}
         self._proven = False
         self._started = time.monotonic()
-        self._lifeline = Lifeline(job, range(job.params.ranks), writers[0])
+        self._lifeline = Lifeline(job.board, range(job.params.ranks), job.params.hang_timeout_s, writers[0])
         self._watchdog = self._lifeline.watchdog
 
     def explain(self, error: BaseException) -> Problem:

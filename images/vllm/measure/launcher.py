@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import tempfile
 import time
 from functools import partial
 from importlib import metadata
@@ -119,12 +118,8 @@ def _measure(options: cli.Options, events: EventWriter, signals: Signals) -> Non
     _check_length(options, model)
     if options.probes:
         _probe(replicas or [server], model, events, signals)
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix="measure-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise Problem("no-scratch", f"no temporary folder: {error}", "give the container a writable /tmp") from error
-    with scratch:
-        loader = Loader(options, model, found["vllm"] or "", Path(scratch.name), secrets, signals)
+    with results.scratch("measure") as scratch:
+        loader = Loader(options, model, found["vllm"] or "", Path(scratch), secrets, signals)
         _load(loader, server, replicas, events)
     events.write("finished", elapsed_s=time.monotonic() - began)
 
