@@ -13,8 +13,9 @@ from vaultcube.gpu.leases import derive
 from vaultcube.gpu.nvml import Nvml
 from vaultcube.gpu.preflight import facts as known
 from vaultcube.gpu.preflight.facts import Asked, Engine, Facts, Holders, Toolkit, Unseen
-from vaultcube.gpu.preflight.parse import parse_engine, parse_toolkit_version
+from vaultcube.gpu.preflight.parse import parse_engine
 from vaultcube.gpu.readings import GpuInfo, NvmlError
+from vaultcube.gpu.versions import parse_toolkit_version
 from vaultcube.stack import host
 from vaultcube.stack.docker import PROBE_S, Docker, checked, compose_version
 from vaultcube.stack.leases import read_leases

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from vaultcube.gpu.kernellog import since_boot
+from vaultcube.gpu.pci import DEVICES, pci_gpus
 from vaultcube.gpu.pinning import cdi_names
 from vaultcube.gpu.preflight.facts import (
     CdiSpecs,
@@ -36,9 +37,6 @@ ENGINE_PID: Final = "/var/run/docker.pid"
 SOCKETS: Final = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 # UEFI's variable: four bytes of attributes, then 1 where Secure Boot is on.
 SECURE_BOOT: Final = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-NVIDIA: Final = 0x10DE
-# PCI base class of display controllers; the cards' audio functions have another.
-DISPLAY: Final = 0x03
 # adjtimex(2): room for struct timex, where its `status` is, and the bit that says nobody keeps the clock right.
 TIMEX_BYTES: Final = 256
 TIMEX_STATUS: Final = 40
@@ -69,19 +67,10 @@ def read_driver() -> Driver | Unseen:
 
 def read_pci() -> tuple[PciGpu, ...] | Unseen:
     """Return the NVIDIA GPUs on the PCI bus, but for those given to a virtual machine."""
-    root = host_path("/sys/bus/pci/devices")
     try:
-        devices = sorted(root.iterdir())
+        return tuple(PciGpu(*one) for one in pci_gpus(host_path(DEVICES)))
     except OSError as error:
-        return Unseen(f"/sys/bus/pci/devices: {error.strerror}")
-    found = []
-    for device in devices:
-        with suppress(OSError, ValueError):
-            vendor, kind, number = (int((device / name).read_text(), 16) for name in ("vendor", "class", "device"))
-            passed_on = (device / "driver").resolve().name == "vfio-pci"
-            if vendor == NVIDIA and kind >> 16 == DISPLAY and not passed_on:
-                found.append(PciGpu(device.name, number))
-    return tuple(found)
+        return Unseen(f"{DEVICES}: {error.strerror}")
 
 
 def read_nouveau() -> bool:

@@ -8,17 +8,8 @@ from vaultcube.errors import PinningError
 from vaultcube.gpu.pinning import GENERATE, HOOK, Pinning, PinningFacts, choose_pinning
 from vaultcube.gpu.preflight.facts import Engine, Facts, Nvml, Toolkit, Unseen
 from vaultcube.gpu.preflight.judged import Judged, Looked, absence, fail, good, looked_at, named, unavailable, warn
-from vaultcube.gpu.preflight.parse import ACCEPT_ENVVAR, version_of
+from vaultcube.gpu.versions import ACCEPT_ENVVAR, TOOLKIT_FLOOR, toolkit_holes, version_of
 
-# Below it a hostile image can break out of its container. Source: NVIDIA's security bulletins for the toolkit.
-TOOLKIT_FLOOR: Final = (1, 17, 8)
-# The first version without each of them.
-CVES: Final = (
-    ((1, 16, 2), "CVE-2024-0132"),
-    ((1, 17, 0), "CVE-2024-0134"),
-    ((1, 17, 4), "CVE-2025-23359"),
-    ((1, 17, 8), "CVE-2025-23266"),
-)
 INSTALL: Final = "Install the NVIDIA Container Toolkit (package nvidia-container-toolkit, 1.17.8 or newer)"
 ENABLE_CDI: Final = 'set "features": {"cdi": true} in /etc/docker/daemon.json and restart docker'
 
@@ -62,10 +53,9 @@ def toolkit_version(facts: Facts) -> Judged:
     tools = facts.toolkit
     if isinstance(tools, Unseen) or tools.version is None:
         return unavailable("nvidia-ctk is not on the PATH" if isinstance(tools, Toolkit) else tools)
-    have = version_of(tools.version)
-    if have >= TOOLKIT_FLOOR:
+    if version_of(tools.version) >= TOOLKIT_FLOOR:
         return good(tools.version)
-    holes = ", ".join(name for mended, name in CVES if have < mended)
+    holes = toolkit_holes(tools.version)
     step = "Upgrade nvidia-container-toolkit to 1.17.8 or newer, and libnvidia-container with it."
     return fail(f"{tools.version} lets an image break out of its container ({holes})", step)
 

@@ -9,7 +9,7 @@ from vaultcube.gpu.flavours import BLACKWELL, Capability, Flavour, choose_flavou
 from vaultcube.gpu.inventory import to_gpu
 from vaultcube.gpu.preflight.facts import Facts, Nvml, PciGpu, Unseen
 from vaultcube.gpu.preflight.judged import Judged, absence, fail, good, looked_at, named, unavailable, warn
-from vaultcube.gpu.preflight.parse import version_of
+from vaultcube.gpu.versions import version_of
 from vaultcube.gpu.xid import address
 
 # The first driver that knows a Blackwell card (570.86.16; the open modules only).

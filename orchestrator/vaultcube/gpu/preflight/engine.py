@@ -9,7 +9,7 @@ from vaultcube.gpu.flavours import Flavour, choose_flavour
 from vaultcube.gpu.inventory import to_gpu
 from vaultcube.gpu.preflight.facts import Facts, Unseen
 from vaultcube.gpu.preflight.judged import Judged, absence, fail, good, looked_at, unavailable, warn
-from vaultcube.gpu.preflight.parse import version_of
+from vaultcube.gpu.versions import version_of
 
 # The first engine that does CDI.
 CDI_ENGINE: Final = (25, 0)

@@ -8,24 +8,16 @@ from typing import Any, Final
 
 from vaultcube.gpu.pinning import qualified
 from vaultcube.gpu.preflight.facts import Driver, Engine, HookConfig, Memlock, Unseen
+from vaultcube.gpu.versions import parse_accepts_envvar, parse_module
 
-ACCEPT_ENVVAR: Final = "accept-nvidia-visible-devices-envvar-when-unprivileged"
 # Bit of CAP_SYS_RESOURCE in the masks of /proc/PID/status: who has it may raise hard limits.
 CAP_SYS_RESOURCE: Final = 24
 # `uid_map` of a process that is in no user namespace of its own.
 INITIAL_NAMESPACE: Final = ["0", "0", "4294967295"]
 
-_VERSION = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})+")
-_MODULE = re.compile(r"^NVRM version:.*\bKernel Module\b.*?\s([0-9]{2,4}\.[0-9.]+)\s", re.MULTILINE)
 _MOUNTED = re.compile(r"/lib(?:cuda|nvidia-ml)\.so\.([0-9]{2,4}\.[0-9]+(?:\.[0-9]+)*)")
 _LOCKED = re.compile(r"^Max locked memory\s+\S+\s+(\S+)", re.MULTILINE)
 _CAPABILITIES = re.compile(r"^CapEff:\s+([0-9a-fA-F]{1,16})$", re.MULTILINE)
-
-
-def version_of(text: str) -> tuple[int, ...]:
-    """Return the first dotted version in a text as numbers; none is empty, and older than everything."""
-    found = _VERSION.search(text)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def parse_engine(info: Any) -> Engine | Unseen:
@@ -45,23 +37,12 @@ def parse_engine(info: Any) -> Engine | Unseen:
     )
 
 
-def parse_toolkit_version(text: str) -> str | None:
-    """Read `nvidia-ctk --version`: `NVIDIA Container Toolkit CLI version 1.17.8`."""
-    found = re.search(r"version\s+v?([0-9]+\.[0-9]+\.[0-9]+\S*)", text)
-    return found[1] if found else None
-
-
 def parse_hook_config(path: str, text: str) -> HookConfig:
     """Read the toolkit's config.toml. Without the entry the toolkit takes true."""
-    import tomllib
-
     try:
-        value = tomllib.loads(text).get(ACCEPT_ENVVAR, True)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        return HookConfig(path, accepts_envvar=True, broken=f"not valid TOML: {error}")
-    if not isinstance(value, bool):
-        return HookConfig(path, accepts_envvar=True, broken=f"{ACCEPT_ENVVAR} is neither true nor false")
-    return HookConfig(path, accepts_envvar=value)
+        return HookConfig(path, accepts_envvar=parse_accepts_envvar(text))
+    except ValueError as error:
+        return HookConfig(path, accepts_envvar=True, broken=str(error))
 
 
 def parse_cdi_drivers(text: str) -> frozenset[str]:
@@ -71,8 +52,8 @@ def parse_cdi_drivers(text: str) -> frozenset[str]:
 
 def parse_driver(text: str) -> Driver | None:
     """Read /proc/driver/nvidia/version; None when it names no module."""
-    found = _MODULE.search(text)
-    return Driver(found[1], "Open Kernel Module" in found[0]) if found else None
+    found = parse_module(text)
+    return Driver(*found) if found else None
 
 
 def parse_memlock(limits: str, status: str, uid_map: str) -> Memlock | None:

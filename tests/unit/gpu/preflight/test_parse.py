@@ -13,15 +13,13 @@ from tests.unit.support import DATA
 from vaultcube.gpu.pinning import cdi_names
 from vaultcube.gpu.preflight.facts import Driver, Engine, HookConfig, Memlock, Unseen
 from vaultcube.gpu.preflight.parse import (
-    ACCEPT_ENVVAR,
     parse_cdi_drivers,
     parse_driver,
     parse_engine,
     parse_hook_config,
     parse_memlock,
-    parse_toolkit_version,
-    version_of,
 )
+from vaultcube.gpu.versions import ACCEPT_ENVVAR, parse_toolkit_version, version_of
 
 RECORDED = DATA / "preflight"
 CONFIG = """\
