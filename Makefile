@@ -9,7 +9,7 @@ export PYTHON ?=
 # `make test ARGS="-k plan -x"`: what the tool of the target gets besides.
 ARGS ?=
 
-.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas wheel clean
+.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas wheel provision clean
 
 help: ## list the targets
 	@printf 'Vault Cube. Start with: make demo\n\n'
@@ -56,6 +56,9 @@ wheel: venv ## build the wheel into dist/
 	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls -l dist
 
+provision: ## bring this machine (or ARGS="-i ansible/inventories/box -K") to layers 1 to 3
+	@scripts/ansible.sh ansible-playbook ansible/playbooks/site.yml $(ARGS)
+
 clean: ## remove .venv, builds and caches (results and images stay)
-	@rm -rf .venv dist build .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
+	@rm -rf .venv .venv-ansible dist build .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

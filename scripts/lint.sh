@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every static check, or those named: lint.sh [ruff|format|mypy|imports|hadolint|shellcheck|yamllint|compose]...
+# Every static check, or those named: lint.sh [ruff|format|mypy|imports|hadolint|shellcheck|yamllint|compose|ansible]...
 # All of them run even when one fails; the exit code is 1 then. Tools come from the dev lock in .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 
-readonly ALL=(ruff format mypy imports hadolint shellcheck yamllint compose)
+readonly ALL=(ruff format mypy imports hadolint shellcheck yamllint compose ansible)
 readonly BIN=.venv/bin
 
 # run_on PATTERNS -- COMMAND...: the command with all files git knows or would add.
@@ -66,6 +66,17 @@ check_compose() {
             ;;
         esac
     done
+    return "$failed"
+}
+
+# From its own environment. The bundle's collections are all there is: no server is asked.
+check_ansible() {
+    local playbook failed=0
+    scripts/ansible.sh
+    for playbook in ansible/playbooks/*.yml; do
+        scripts/ansible.sh ansible-playbook --syntax-check -i ansible/inventories/local "$playbook" >/dev/null || failed=1
+    done
+    scripts/ansible.sh ansible-lint --offline --strict -q -c ansible/.ansible-lint.yml --project-dir ansible ansible || failed=1
     return "$failed"
 }
 

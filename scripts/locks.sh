@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolves every lock again: the package's (requirements/) and each image flavour's (images/*/requirements/).
+# Resolves every lock again: the package's and Ansible's (requirements/), and each image flavour's (images/*/requirements/).
 # A lock carries hashes for every platform and no index address: where packages come from is the machine's business.
 # A line `#: WORD VALUE` in an .in is for this script:
 #   python VERSION                  the oldest Python of the lock (3.10 without it)
@@ -68,6 +68,7 @@ lock_image() {
 lock 3.11 requirements/base.txt pyproject.toml
 # The tools must run on the very runtime versions that ship.
 lock 3.11 requirements/dev.txt pyproject.toml --extra dev --constraint requirements/base.txt
+lock 3.11 requirements/ansible.txt requirements/ansible.in
 # In the order of the alphabet: vllm, which takes the versions of pytorch, comes after it.
 for source in images/*/requirements/*.in; do
     [ -e "$source" ] || continue
