@@ -1,7 +1,7 @@
 """Which tests may run beside each other: `make test` uses two processes (pytest-xdist).
 
-Those of tests/docker share the engine and its CPU, those of tests/rig a simulated machine: each folder goes to one
-process, in its order. Of the others a file goes to whoever has time.
+Those of tests/docker share the engine and its CPU, those of tests/rig a simulated machine, those of tests/host a bare
+one: each folder goes to one process, in its order. Of the others a file goes to whoever has time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-TOGETHER = ("tests/docker/", "tests/rig/")
+TOGETHER = ("tests/docker/", "tests/rig/", "tests/host/")
 
 
 @pytest.hookimpl(optionalhook=True)
