@@ -17,7 +17,7 @@ from vaultcube.gpu.pinning import Method, Pinning, PinningFacts, choose_pinning
 from vaultcube.gpu.selection import NOBODY, GpuRequest, Held, choose
 from vaultcube.results.profile import Profile
 from vaultcube.results.schema import Gpu, Model
-from vaultcube.workloads import DeviceKind, Params, Recorder, Service, Workload
+from vaultcube.workloads import DeviceKind, Params, Recorder, Service, Soak, Workload
 
 # The images' own user.
 IMAGE_USER = 10001
@@ -36,7 +36,7 @@ class Node(Model):
 
 
 class Server(Model):
-    """One replica of a service: its compose service, its GPUs by UUID, and their names to the engine's driver."""
+    """A replica of a service, or a worker: its compose service, GPUs by UUID, and their names to the engine's driver."""
 
     service: str
     command: tuple[str, ...]
@@ -57,8 +57,8 @@ class Address(Model):
         return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
 
 
-# `bench` ends by itself and is judged, `up` leaves a service running.
-Purpose = Literal["bench", "up"]
+# `bench` ends by itself and is judged, `up` leaves a service running, a `soak` ends by itself whoever started it.
+Purpose = Literal["bench", "up", "soak"]
 
 
 class Request(Model):
@@ -108,6 +108,8 @@ class Plan(Model):
         purpose: what the run is for.
         instance: the name of the service that it leaves running.
         servers: the replicas of a service; none for a job, and for the measurement of a running instance.
+        workers: of a soak, one a GPU.
+        judge: the arguments of `vaultcube` in the container that judges a soak.
         address: where the service answers on this machine, if it does.
         cache: the volume that keeps models.
         secrets: the names of the secrets that its containers are given.
@@ -146,6 +148,8 @@ class Plan(Model):
     purpose: Purpose = "bench"
     instance: str = ""
     servers: tuple[Server, ...] = ()
+    workers: tuple[Server, ...] = ()
+    judge: tuple[str, ...] = ()
     address: Address | None = None
     cache: str = ""
     secrets: tuple[str, ...] = ()
@@ -156,7 +160,8 @@ class Plan(Model):
     @property
     def images(self) -> tuple[str, ...]:
         """The images that the run needs."""
-        recorder = (RECORDER_IMAGE,) if self.recorder == "container" else ()
+        # The judge of a soak is in the recorder's image.
+        recorder = (RECORDER_IMAGE,) if self.recorder == "container" or self.judge else ()
         return (self.image, *((PROXY_IMAGE,) if self.proxied else ()), *recorder)
 
     @property
@@ -223,8 +228,8 @@ def make_plan(
     pinning = choose_pinning(engine, gpus) if gpus and engine else None
     servers = _servers(workload, params, device, gpus, pinning)
     world_size = len(gpus) or len(servers) or request.ranks or cpu_ranks
-    up = request.purpose == "up"
-    recorder: Recorder = (request.recorder or workload.recorder) if gpus and not up else "off"
+    up, soak = request.purpose == "up", isinstance(workload, Soak)
+    recorder: Recorder = (request.recorder or workload.recorder) if gpus and (soak or not up) else "off"
     client = workload.client if isinstance(workload, Service) and not up else ""
     limit = workload.ready_s if isinstance(workload, Service) and up else None
     return Plan(
@@ -258,9 +263,11 @@ def make_plan(
         shared=tuple(
             f"GPU {gpu.index} was shared with {holder.said}" for gpu in gpus for holder in held.get(gpu.uuid, ())
         ),
-        purpose=request.purpose,
-        instance=instance_name(request.name, workload.name, taken) if up else "",
+        purpose="soak" if soak else request.purpose,
+        instance=instance_name(request.name, workload.name, taken) if up or soak else "",
         servers=servers,
+        workers=_workers(workload, params, device, gpus, pinning, world_size),
+        judge=tuple(workload.judge_command(params)) if isinstance(workload, Soak) else (),
         address=request.address if up else None,
         cache=cache_volume(user) if servers else "",
         secrets=request.secrets if servers else (),
@@ -336,6 +343,24 @@ def _servers(
     return tuple(found)
 
 
+def _workers(
+    workload: Workload, params: Params, device: DeviceKind, gpus: Sequence[Gpu], pinning: Pinning | None, count: int
+) -> tuple[Server, ...]:
+    """Return the workers of a soak, named after the index of their GPU as nvidia-smi counts."""
+    if not isinstance(workload, Soak):
+        return ()
+    keys = [f"gpu-{gpu.index}" for gpu in gpus] or [f"gpu-{number}" for number in range(count)]
+    return tuple(
+        Server(
+            service=key,
+            command=tuple(workload.worker_command(params, key=key, device=device)),
+            gpus=tuple(gpu.uuid for gpu in gpus[number : number + 1]),
+            pins=pinning.devices[number : number + 1] if pinning else (),
+        )
+        for number, key in enumerate(keys)
+    )
+
+
 def _tag(workload: Workload, flavour: Flavour, device: DeviceKind) -> str:
     """Return the image's tag. Most images run on the CPU as they are: there is no third one to build and keep.
 
@@ -362,7 +387,8 @@ def compose_files(
         (f"{name}.cpu.yml", device == "cpu" and workload.cpu_compose),
         (f"{name}.bench.yml", client),
         (f"{PROXY_SERVICE}.yml", proxy),
-        (f"{RECORDER_SERVICE}.yml", recorder == "container"),
+        # A soak's file has it in it.
+        (f"{RECORDER_SERVICE}.yml", recorder == "container" and not isinstance(workload, Soak)),
     )
     return tuple(file for file, used in wanted if used)
 

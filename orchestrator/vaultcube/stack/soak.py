@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from vaultcube.errors import DataUnreadableError, NotFoundError, RunActiveError
 from vaultcube.gpu.soaked import observe_soak, soak_checks
 from vaultcube.gpu.telemetry import RecordedGpu, Telemetry, TelemetryError, settle
 from vaultcube.results.events import Device, EventLog, Finished, Frameworks, Started
-from vaultcube.results.judge import joined, judge
+from vaultcube.results.judge import Measurement, joined, judge
 from vaultcube.results.lives import Worker
 from vaultcube.results.profile import Profile, read_targets
-from vaultcube.results.schema import Gpu, Result, RunInfo, Status, Verdict
+from vaultcube.results.schema import Check, Gpu, Result, RunInfo, Status, Verdict
 from vaultcube.results.soak import SoakTargets, measure_soak, read_soak
 from vaultcube.results.store import RunDirectory, read_plain
 from vaultcube.stack.environment import provenance
@@ -23,6 +25,37 @@ from vaultcube.workloads import DeviceKind
 EVENTS, TELEMETRY = "events.jsonl", "run.db"
 WORKLOAD = "stress"
 _INDEX = re.compile(r"gpu-([0-9]{1,3})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the files of a soak say.
+
+    Attributes:
+        device: what its workers computed on.
+        seconds: covered time that was asked for.
+        gpus: those that were computed on, and those that were planned.
+        simulated: whether the recording came from a simulator.
+        driver: its version, as far as it was recorded.
+        measured: metrics, and evidence for what counts against checks.
+        checks, verdict: the judgement; PASS only if every worker was done.
+        ended: whether every worker was done.
+        versions: of the frameworks, by name.
+        began, last: the first and the last word of any worker, UTC.
+    """
+
+    device: DeviceKind
+    seconds: float
+    gpus: Sequence[Gpu]
+    simulated: bool
+    driver: str | None
+    measured: Measurement
+    checks: Sequence[Check]
+    verdict: Verdict
+    ended: bool
+    versions: Mapping[str, str]
+    began: datetime
+    last: datetime
 
 
 def judge_soak(folder: Path, profile: Profile) -> Result:
@@ -36,8 +69,46 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
         NotFoundError: no worker of a soak wrote into the folder. RunActiveError: one is at work there.
         DataUnreadableError: it cannot be read. ProfileError: the profile asks for what no soak has.
     """
+    found = weigh(folder, read_workers(folder), profile)
+    source = provenance(None, driver=found.driver, images={}, compose_sha256=None)
+    return Result(
+        run=RunInfo(
+            id=folder.name,
+            workload=WORKLOAD,
+            status=Status.COMPLETED if found.ended else Status.INTERRUPTED,
+            started=found.began,
+            finished=found.last,
+        ),
+        verdict=found.verdict,
+        simulated=found.simulated,
+        device=found.device,
+        checks=list(found.checks),
+        metrics=dict(found.measured.metrics),
+        params={"seconds": found.seconds},
+        gpus=list(found.gpus),
+        disturbances=list(found.measured.disturbances),
+        evidence=list(found.measured.evidence),
+        provenance=source.model_copy(update={"frameworks": dict(found.versions)}),
+        artifacts=RunDirectory(folder).artifacts(),
+    )
+
+
+def weigh(
+    folder: Path, workers: Mapping[str, Worker], profile: Profile, *, planned: Sequence[Gpu] = (), seconds: float = 0
+) -> Judgement:
+    """Hold what workers and recorder left against the profile.
+
+    Args:
+        folder: where the recording is.
+        workers: by name, also those that were planned and never wrote a word.
+        profile: what is asked for.
+        planned: GPUs that were to be loaded; they are judged even if nobody computed on them.
+        seconds: what was to be covered; 0 takes the workers' word.
+
+    Raises:
+        NotFoundError: no worker ever started. ProfileError: the profile asks for what no soak has.
+    """
     targets = read_targets(profile, WORKLOAD, SoakTargets)
-    workers = read_workers(folder)
     events = [event for worker in workers.values() for event in worker.events]
     starts = [event for event in events if isinstance(event, Started)]
     if not starts:
@@ -46,12 +117,13 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
             next_step="Name the folder that holds gpu-0/events.jsonl: results/soak, unless STRESS_NAME was set.",
         )
     device: DeviceKind = "cuda" if any(start.device == "cuda" for start in starts) else "cpu"
-    seconds = max((_asked(start) for start in starts), default=0.0)
+    wanted = seconds or max((_asked(start) for start in starts), default=0.0)
     telemetry, why_none = _open(folder)
     try:
         gpus = gpus_of(workers, telemetry.meta.gpus if telemetry else ()) if device == "cuda" else []
+        gpus += [gpu for gpu in planned if gpu.uuid not in {one.uuid for one in gpus}]
         soak = read_soak(workers, gpus)
-        told = measure_soak(soak, seconds, targets)
+        told = measure_soak(soak, wanted, targets)
         seen = observe_soak(gpus, telemetry, soak, targets, why_none=why_none)
         simulated = telemetry is not None and telemetry.meta.simulated
         driver = telemetry.meta.driver if telemetry else None
@@ -60,31 +132,23 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
             telemetry.close()
     measured = joined(told, seen)
     checks, verdict = judge(soak_checks(targets), measured, device=device, simulated=simulated)
-    ended = all(isinstance(worker.events[-1], Finished) for worker in workers.values() if worker.events)
+    ended = all(worker.events and isinstance(worker.events[-1], Finished) for worker in workers.values())
     if verdict is Verdict.PASS and not ended:
         verdict = Verdict.UNAVAILABLE
-    versions = next((event.versions for event in reversed(events) if isinstance(event, Frameworks)), {})
-    source = provenance(None, driver=driver, images={}, compose_sha256=None)
     times = [event.time for event in events]
-    return Result(
-        run=RunInfo(
-            id=folder.name,
-            workload=WORKLOAD,
-            status=Status.COMPLETED if ended else Status.INTERRUPTED,
-            started=min(times),
-            finished=max(times),
-        ),
-        verdict=verdict,
-        simulated=simulated,
+    return Judgement(
         device=device,
-        checks=checks,
-        metrics=dict(measured.metrics),
-        params={"seconds": seconds},
+        seconds=wanted,
         gpus=gpus,
-        disturbances=list(measured.disturbances),
-        evidence=list(measured.evidence),
-        provenance=source.model_copy(update={"frameworks": versions}),
-        artifacts=RunDirectory(folder).artifacts(),
+        simulated=simulated,
+        driver=driver,
+        measured=measured,
+        checks=checks,
+        verdict=verdict,
+        ended=ended,
+        versions=next((event.versions for event in reversed(events) if isinstance(event, Frameworks)), {}),
+        began=min(times),
+        last=max(times),
     )
 
 

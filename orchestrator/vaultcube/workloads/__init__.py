@@ -194,6 +194,41 @@ class Service(Workload):
         return validated(self.serve_type, given, f"vaultcube up {self.name}", self.name)
 
 
+class Soak(Workload):
+    """A workload of hours: a container a GPU, a recorder and a judge beside them. It outlives whoever started it.
+
+    Its compose service is the first of its workers, which the others are copies of. What its workers wrote is measured
+    and judged by `stack/soak.py`, GPU by GPU.
+    """
+
+    def command(self, params: Any, *, world_size: int, device: DeviceKind) -> list[str]:  # noqa: ARG002 - as for all
+        """Return nothing: no container does the work of all GPUs."""
+        return []
+
+    @abstractmethod
+    def worker_command(self, params: Any, *, key: str, device: DeviceKind) -> list[str]:
+        """Return the argv of one GPU's container; `key` names it, `gpu-0`."""
+
+    @abstractmethod
+    def judge_command(self, params: Any) -> list[str]:
+        """Return the arguments of `vaultcube` in the container that judges."""
+
+    def measure(
+        self,
+        events: Sequence[AnyEvent],  # noqa: ARG002
+        garbled: Sequence[Garbled],  # noqa: ARG002
+        params: Any,  # noqa: ARG002
+        *,
+        world_size: int,  # noqa: ARG002
+        status: Status,  # noqa: ARG002
+        gpus: Sequence[Gpu] = (),  # noqa: ARG002
+    ) -> Measurement:
+        """Return nothing: there is no one file of events."""
+        from vaultcube.results.judge import Measurement
+
+        return Measurement()
+
+
 def as_flags(values: Mapping[str, Any]) -> list[str]:
     """Return values as a program of ours takes them: `--steps 2`, `--probes` or `--no-probes`; None is left out."""
     argv: list[str] = []
