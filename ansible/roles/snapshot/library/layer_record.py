@@ -1,0 +1,94 @@
+"""Ansible module: records what a layer finds before its first run, and what each of its runs changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.layer_record import add_up, difference, keep, kernel_settings, look, read_json, write_json
+
+if TYPE_CHECKING:
+    from ansible.module_utils.layer_record import State
+
+DOCUMENTATION = r"""
+---
+module: layer_record
+short_description: Record what a layer finds and what it changes
+description:
+  - With C(state=begun) it keeps, once, the packages, units, accounts and files that a layer finds.
+    What is in a record is never written over; patterns that a newer version of the roles adds are added.
+  - With C(state=ended) it adds what changed since the beginning of the run to the changes of the layer.
+options:
+  directory: {description: "Where records are kept.", type: path, required: true}
+  layer: {description: "Name of the layer.", type: str, required: true}
+  state: {description: "Beginning or end of a run.", type: str, choices: [begun, ended], required: true}
+  patterns: {description: "Globs of what the layer writes; a directory stands for all below it.", type: list, elements: str}
+author: Vault Cube
+"""
+
+
+def begin(home: Path, patterns: list[str], state: State, *, check: bool) -> list[str]:
+    """Record what is not recorded yet; return what was added, in words."""
+    record: dict[str, Any] | None = read_json(home / "record.json")
+    fresh = [pattern for pattern in patterns if pattern not in (record or {}).get("patterns", [])]
+    if check:
+        return [f"would record {pattern}" for pattern in fresh]
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if record is None:
+        # An archive without its record is of a run that died in here: before the layer had written anything.
+        (home / "files.tar").unlink(missing_ok=True)
+        record = {"format": 1, "patterns": [], "files": {}, "state": state, "sysctl": kernel_settings()}
+    if fresh:
+        record["files"].update(keep(home / "files.tar", fresh, record["files"]))
+        record["patterns"] = sorted({*record["patterns"], *fresh})
+        write_json(home / "record.json", record)
+    # A run that died left its beginning here: what it changed counts as ours, so its beginning stays.
+    if not (home / "running.json").exists():
+        write_json(home / "running.json", state)
+    return [f"recorded {pattern}" for pattern in fresh]
+
+
+def end(home: Path, state: State) -> list[str]:
+    """Add up what the run changed; return what is new, in words."""
+    started: Any = read_json(home / "running.json")
+    if started is None:
+        return []
+    earlier: Any = read_json(home / "changes.json") or {}
+    total = add_up(earlier, difference(started, state))
+    if total != earlier:
+        write_json(home / "changes.json", total)
+    (home / "running.json").unlink()
+    return [f"{kind}: {len(names)}" for kind, names in total.items()] if total != earlier else []
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "directory": {"type": "path", "required": True},
+            "layer": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
+            "patterns": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    module.run_command_environ_update = {"LC_ALL": "C", "LANG": "C"}
+    home = Path(module.params["directory"], module.params["layer"])
+
+    def run(argv: list[str]) -> str:
+        text: str = module.run_command(argv, check_rc=True)[1]
+        return text
+
+    try:
+        if module.params["state"] == "begun":
+            told = begin(home, module.params["patterns"], look(run), check=module.check_mode)
+        else:
+            told = [] if module.check_mode else end(home, look(run))
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=f"the record in {home} cannot be kept: {error}")
+    module.exit_json(changed=bool(told), told=told)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""What a layer found and what it changed: kept before the layer writes, read by the rollback.
+
+A layer's directory holds
+    record.json   {"patterns": [...], "files": {path: {...}}, "state": STATE, "sysctl": {key: value}}: before its first run
+    files.tar     the files of that moment that match the patterns, with owners, modes and times
+    running.json  STATE at the start of a run that has not ended
+    changes.json  {kind: {name: [before, after]}}: what its runs changed, added up; null where it was not there
+STATE is {"packages": {name: version}, "residue": {name: version}, "marks": {name: "auto"|"manual"},
+"holds": {name: "hold"}, "units": {name: "enabled"|"disabled"|"masked"}, "accounts": {name: "user"|"group"}}.
+
+Standard library only: it runs on the target. Commands are run by the caller's `run`, so that tests need no machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+Run = Callable[[list[str]], str]
+State = dict[str, dict[str, str]]
+Changes = dict[str, dict[str, list[str | None]]]
+Finger = dict[str, str | int]
+
+KINDS = ("packages", "residue", "marks", "holds", "units", "accounts")
+SWITCHED = ("enabled", "disabled", "masked")
+
+
+def read_json(path: Path) -> dict[str, object] | None:
+    """Return what a file holds, or None where there is no such file.
+
+    Raises:
+        ValueError: it is not JSON; a record that is half written would be a wrong one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file that only root reads, whole or not at all."""
+    new = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(path)
+
+
+def look(run: Run, etc: Path = Path("/etc")) -> State:
+    """Return the machine's packages, marks, units and accounts as they are now."""
+    packages, residue = parse_packages(
+        run(["dpkg-query", "-W", "-f", "${binary:Package}\t${Version}\t${db:Status-Abbrev}\n"])
+    )
+    auto = set(run(["apt-mark", "showauto"]).split())
+    return {
+        "packages": packages,
+        "residue": residue,
+        "marks": {name: "auto" if name in auto else "manual" for name in packages},
+        "holds": dict.fromkeys(run(["apt-mark", "showhold"]).split(), "hold"),
+        "units": parse_units(run(["systemctl", "list-unit-files", "--no-legend", "--no-pager"])),
+        "accounts": {
+            **{f"user {name}": "user" for name in _names(etc / "passwd")},
+            **{f"group {name}": "group" for name in _names(etc / "group")},
+        },
+    }
+
+
+def parse_packages(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return (installed, removed but with its configuration left) from `name TAB version TAB status` lines."""
+    installed, residue = {}, {}
+    for line in text.splitlines():
+        name, _, rest = line.partition("\t")
+        version, _, status = rest.partition("\t")
+        state = status[1:2]
+        if state == "c":
+            residue[name] = version
+        elif state not in {"n", ""}:
+            installed[name] = version
+    return installed, residue
+
+
+def parse_units(text: str) -> dict[str, str]:
+    """Return the units that somebody may have switched, from `systemctl list-unit-files --no-legend`."""
+    words = (line.split() for line in text.splitlines())
+    return {word[0]: word[1] for word in words if len(word) > 1 and word[1] in SWITCHED}
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.partition(":")[0] for line in lines if line]
+
+
+def difference(before: State, after: State) -> Changes:
+    """Return what changed between two states."""
+    changes: Changes = {}
+    for kind in KINDS:
+        old, new = before.get(kind, {}), after.get(kind, {})
+        found = {
+            name: [old.get(name), new.get(name)] for name in sorted({*old, *new}) if old.get(name) != new.get(name)
+        }
+        if found:
+            changes[kind] = found
+    return changes
+
+
+def add_up(earlier: Changes, later: Changes) -> Changes:
+    """Return two runs' changes as those of one: what was before the first, what is after the second."""
+    total = {kind: dict(names) for kind, names in earlier.items()}
+    for kind, names in later.items():
+        kept = total.setdefault(kind, {})
+        for name, (before, after) in names.items():
+            first = kept[name][0] if name in kept else before
+            kept[name] = [first, after]
+    settled = {
+        kind: {name: pair for name, pair in names.items() if pair[0] != pair[1]} for kind, names in total.items()
+    }
+    return {kind: names for kind, names in settled.items() if names}
+
+
+def kernel_settings(root: Path = Path("/proc/sys")) -> dict[str, str]:
+    """Return the kernel's settings that can be read, as `net.ipv4.ip_forward`: what a removed drop-in is set back to."""
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            # Some refuse to be read, or answer nothing, by design.
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if path.stat().st_mode & stat.S_IRUSR and path.stat().st_mode & stat.S_IWUSR:
+                    found[str(path.relative_to(root)).replace(".", "\0").replace("/", ".").replace("\0", "/")] = (
+                        path.read_text(encoding="ascii").strip()
+                    )
+    return found
+
+
+def settings_named(text: str) -> list[str]:
+    """Return the keys that a sysctl file sets; both `net.ipv4.x` and ufw's `net/ipv4/x` are heard."""
+    keys = []
+    for line in text.splitlines():
+        key = line.strip().lstrip("-").partition("=")[0].strip()
+        if "=" in line and key and key[0] not in "#;":
+            # Whichever separator comes first is the separator; the other one is part of a name, as in eth0.100.
+            slash, dot = key.find("/"), key.find(".")
+            if slash != -1 and (dot == -1 or slash < dot):
+                key = key.translate(str.maketrans("/.", "./"))
+            keys.append(key)
+    return keys
+
+
+# --- files
+
+
+def matches(patterns: Iterable[str]) -> Iterator[str]:
+    """Yield the paths that match, those below a directory too, parents first. Links are not followed."""
+    seen: set[str] = set()
+    for pattern in patterns:
+        top_level, _, rest = pattern.partition("/")
+        for top in sorted(str(path) for path in Path(top_level or "/").glob(rest)):
+            for path in _below(top):
+                if path not in seen:
+                    seen.add(path)
+                    yield path
+
+
+def _below(top: str) -> Iterator[str]:
+    yield top
+    if Path(top).is_symlink() or not Path(top).is_dir():
+        return
+    for folder, folders, names in os.walk(top):
+        folders.sort()
+        for name in sorted({*folders, *names}):
+            yield str(Path(folder, name))
+
+
+def finger(path: str) -> Finger | None:
+    """Return what makes a file that file (kind, mode, owners, content), or None where there is none.
+
+    Sockets, pipes and devices are nobody's configuration: None as well.
+    """
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    found: Finger = {"mode": stat.S_IMODE(status.st_mode), "uid": status.st_uid, "gid": status.st_gid}
+    if stat.S_ISLNK(status.st_mode):
+        return {**found, "kind": "link", "to": str(Path(path).readlink())}
+    if stat.S_ISDIR(status.st_mode):
+        return {**found, "kind": "directory"}
+    if stat.S_ISREG(status.st_mode):
+        return {**found, "kind": "file", "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    return None
+
+
+def keep(tar: Path, patterns: Iterable[str], known: Iterable[str] = ()) -> dict[str, Finger]:
+    """Add the files that match to an archive, but those already known, and return their fingers."""
+    skip, found = set(known), {}
+    # The archive holds password hashes and keys.
+    os.close(os.open(tar, os.O_WRONLY | os.O_CREAT, 0o600))
+    with tarfile.open(tar, "a") as archive:
+        for path in matches(patterns):
+            mark = None if path in skip else finger(path)
+            if mark:
+                archive.add(path, arcname=path.lstrip("/"), recursive=False)
+                found[path] = mark
+    return found
+
+
+def plan_files(
+    patterns: Iterable[str], recorded: dict[str, Finger], spare: Iterable[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Return (to write again, to remove) so that what matches the patterns is as recorded.
+
+    What matches a pattern of `spare` is left out.
+    """
+    left = set(matches(spare))
+    left |= {
+        path for path in recorded for pattern in spare if path == pattern or path.startswith(pattern.rstrip("/") + "/")
+    }
+    write = [path for path, mark in recorded.items() if path not in left and finger(path) != mark]
+    remove = [path for path in matches(patterns) if path not in recorded and path not in left]
+    # Children before their directory.
+    return sorted(write), sorted(remove, reverse=True)
+
+
+def restore(tar: Path, write: Iterable[str], remove: Iterable[str]) -> list[str]:
+    """Remove and write the files; return those that could not be removed: directories with something else in them."""
+    stuck = []
+    for path in remove:
+        mark = finger(path)
+        if mark and mark["kind"] == "directory":
+            try:
+                Path(path).rmdir()
+            except OSError:
+                stuck.append(path)
+        else:
+            Path(path).unlink(missing_ok=True)
+    with tarfile.open(tar) as archive:
+        for path in write:
+            _put(archive, path)
+    return stuck
+
+
+def _put(archive: tarfile.TarFile, path: str) -> None:
+    member, target = archive.getmember(path.lstrip("/")), Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if member.isdir():
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            target.unlink()
+        target.mkdir(exist_ok=True)
+        target.chmod(member.mode)
+        os.chown(target, member.uid, member.gid)
+        return
+    # Beside it and then over it: nobody ever reads half a sshd_config.
+    new = target.with_name(f".{target.name}.rollback")
+    new.unlink(missing_ok=True)
+    if member.issym():
+        new.symlink_to(member.linkname)
+    else:
+        # A hard link's content is that of the file it was linked to.
+        content = archive.extractfile(member) or io.BytesIO()
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(content.read())
+    os.chown(new, member.uid, member.gid, follow_symlinks=False)
+    if not member.issym():
+        new.chmod(member.mode)
+        os.utime(new, (member.mtime, member.mtime))
+    new.replace(target)
