@@ -103,7 +103,7 @@ class Docker:
     @cached_property
     def _environment(self) -> dict[str, str]:
         """Ours without what would change the meaning of our compose files."""
-        ours = ("COMPOSE_", "VAULTCUBE_", "DDP_", "VLLM_", "HF_TOKEN", "BASE_IMAGE")
+        ours = ("COMPOSE_", "VAULTCUBE_", "DDP_", "STRESS_", "VLLM_", "HF_TOKEN", "BASE_IMAGE")
         return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
 
     def start(

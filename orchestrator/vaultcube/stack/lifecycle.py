@@ -28,9 +28,10 @@ from vaultcube.stack.override import (
     OVERRIDE,
     PROXY_CONFIG,
     compose_args,
+    copied_args,
+    copied_service,
     make_override,
     proxy_config,
-    server_args,
     up_args,
 )
 from vaultcube.stack.plan import Plan
@@ -132,8 +133,9 @@ class JobRun:
         copied = None
         if plan.proxied:
             self.directory.write(PROXY_CONFIG, proxy_config(plan))
-            whole = json.loads(self.docker.ask(server_args(plan, asset("compose"))))
-            copied = whole["services"][plan.servers[0].service]
+        if service := copied_service(plan):
+            whole = json.loads(self.docker.ask(copied_args(plan, asset("compose"))))
+            copied = whole["services"][service]
         self.directory.write(OVERRIDE, make_override(plan, self.directory.path, copied))
         if plan.servers:
             self.docker.ask(["volume", "create", plan.cache])

@@ -35,7 +35,12 @@ SERVER_PORT = 8000
 PROXY_CONFIG, PROXY_MOUNT = "haproxy.cfg", "/etc/haproxy/haproxy.cfg"
 # What a copied service must not bring along: it is said anew for each.
 REPLACED = frozenset({"command", "depends_on", "deploy", "labels", "ports", "volumes", "user", "image", "build"})
+# The workers that compose/stress.yml has, and its judge.
+WORKERS, JUDGE_SERVICE = frozenset({"gpu-0", "gpu-1", "gpu-2", "gpu-3"}), "judge"
+# In the folder of a soak: the recorder's sign of life, and what tells it that the soak is over.
+BEAT, ENDED = "recorder.json", "ended"
 # What the image vaultcube/recorder runs.
+JUDGE = ("python3", "-m", "vaultcube")
 RECORDER = ("python3", "-m", "vaultcube.gpu.recorder")
 # What JSON lets stand and YAML does not, or takes for the end of a line.
 UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -55,13 +60,17 @@ def make_override(plan: Plan, run_dir: Path, copied: Mapping[str, Any] | None = 
     Args:
         plan: the run.
         run_dir: its directory; `results` in it is the container's /results.
-        copied: the server's service as compose resolved it, where `server_args` asked for that.
+        copied: the service of `copied_service` as compose resolved it, if there is one.
     """
     services: dict[str, Any] = {}
     if plan.command:
         services[plan.service] = _worker(plan, run_dir)
     for server in plan.servers:
-        services[server.service] = _server(plan, server, run_dir, copied)
+        services[server.service] = _server(plan, server, run_dir, copied if server is not plan.servers[0] else None)
+    for worker in plan.workers:
+        services[worker.service] = _soaking(plan, worker, run_dir, None if worker.service in WORKERS else copied)
+    if plan.judge:
+        services[JUDGE_SERVICE] = _judge(plan, run_dir)
     if plan.proxied:
         services[PROXY_SERVICE] = _proxy(plan, run_dir)
     if plan.recorder == "container":
@@ -93,7 +102,7 @@ def _worker(plan: Plan, run_dir: Path) -> dict[str, Any]:
 
 def _common(plan: Plan, run_dir: Path) -> dict[str, Any]:
     """Return what every container that runs the workload's image has."""
-    volumes: list[dict[str, Any]] = [{"type": "bind", "source": str(run_dir / "results"), "target": "/results"}]
+    volumes: list[dict[str, Any]] = [_results(run_dir)]
     volumes += [
         {"type": "bind", "source": source, "target": target, "read_only": True}
         for target, source in plan.data_folders.items()
@@ -112,26 +121,54 @@ def _common(plan: Plan, run_dir: Path) -> dict[str, Any]:
 
 def _server(plan: Plan, server: Server, run_dir: Path, copied: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return one replica. The first is the raw file's service; the others are copies of it."""
-    first = server is plan.servers[0]
-    copied = {} if first or copied is None else copied
-    base = {key: value for key, value in copied.items() if key not in REPLACED}
+    ports = _ports(None if plan.proxied else plan.address)
+    return {**_replica(plan, server, run_dir, copied or {}), "ports": ports}
+
+
+def _soaking(plan: Plan, worker: Server, run_dir: Path, copied: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return one worker of a soak: a service of the raw file, or a copy of its first."""
+    service = _replica(plan, worker, run_dir, copied or {})
+    if plan.device == "cpu":
+        # The raw file's has fewer of them without a GPU.
+        service["profiles"] = Tagged("!reset", [])
+        resources = service.setdefault("deploy", {}).setdefault("resources", {})
+        resources["reservations"] = {"devices": Tagged("!reset", [])}
+    return service
+
+
+def _replica(plan: Plan, server: Server, run_dir: Path, copied: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one of several services that do the same; `copied` is the service that it has everything else of."""
     resources: dict[str, Any] = {}
     if plan.memory_bytes is not None:
         resources["limits"] = {"memory": str(plan.memory_bytes)}
     if server.gpus:
         resources["reservations"] = _pins(server.pins or server.gpus, plan, "gpu")
-    service = {
-        **base,
-        **_common(plan, run_dir),
-        "command": Tagged("!override", list(server.command)),
-        "ports": _ports(None if plan.proxied else plan.address),
-    }
     limits = {**copied.get("deploy", {}).get("resources", {}).get("limits", {}), **resources.get("limits", {})}
     if limits:
         resources["limits"] = limits
-    if resources:
-        service["deploy"] = {"resources": resources}
-    return service
+    service = {
+        **{key: value for key, value in copied.items() if key not in REPLACED},
+        **_common(plan, run_dir),
+        "command": Tagged("!override", list(server.command)),
+    }
+    return {**service, "deploy": {"resources": resources}} if resources else service
+
+
+def _judge(plan: Plan, run_dir: Path) -> dict[str, Any]:
+    """Return the service that waits for the end of a soak and judges it; it reads what the recorder writes as root."""
+    return {
+        "image": RECORDER_IMAGE,
+        "user": f"0:{plan.user.partition(':')[2]}",
+        "command": Tagged("!override", [*JUDGE, *plan.judge]),
+        "depends_on": Tagged("!reset", None),
+        "volumes": Tagged("!override", [_results(run_dir)]),
+        "labels": _labels(plan, run_dir),
+    }
+
+
+def _results(run_dir: Path) -> dict[str, Any]:
+    """Return the mount of the folder that a run's containers write to."""
+    return {"type": "bind", "source": str(run_dir / "results"), "target": "/results"}
 
 
 def _ports(address: Address | None) -> Tagged:
@@ -171,13 +208,15 @@ def _pins(ids: Sequence[str], plan: Plan, *capabilities: str) -> dict[str, Any]:
 
 def _recorder(plan: Plan, run_dir: Path) -> dict[str, Any]:
     """Return the service that records the GPUs; it writes into a folder of the group that the workload runs as."""
-    telemetry = (run_dir / TELEMETRY).parent
-    volumes: list[dict[str, Any]] = [{"type": "bind", "source": str(telemetry), "target": "/results"}]
+    # The judge of a soak reads it where the workers write.
+    apart = {"type": "bind", "source": str((run_dir / TELEMETRY).parent), "target": "/results"}
+    volumes: list[dict[str, Any]] = [_results(run_dir) if plan.judge else apart]
+    told = ["--beat", f"/results/{BEAT}", "--until", f"/results/{ENDED}"] if plan.judge else []
     service: dict[str, Any] = {
         "image": RECORDER_IMAGE,
         "user": f"0:{plan.user.partition(':')[2]}",
         "command": Tagged(
-            "!override", [*RECORDER, "--db", "/results/run.db", "--period", f"{1 / plan.telemetry_hz:g}"]
+            "!override", [*RECORDER, "--db", "/results/run.db", "--period", f"{1 / plan.telemetry_hz:g}", *told]
         ),
         "depends_on": Tagged("!reset", None),
         "labels": _labels(plan, run_dir),
@@ -197,7 +236,8 @@ def _recorder(plan: Plan, run_dir: Path) -> dict[str, Any]:
 
 def up_args(plan: Plan, compose_dir: Path, run_dir: Path) -> list[str]:
     """Return the arguments of docker that start the run."""
-    services = [server.service for server in plan.servers]
+    services = [server.service for server in (*plan.servers, *plan.workers)]
+    services += [JUDGE_SERVICE] if plan.judge else []
     services += [PROXY_SERVICE] if plan.proxied else []
     services += [plan.service] if plan.command else []
     services += [RECORDER_SERVICE] if plan.recorder == "container" else []
@@ -205,11 +245,18 @@ def up_args(plan: Plan, compose_dir: Path, run_dir: Path) -> list[str]:
     return [*compose_args(plan, compose_dir, run_dir), *up]
 
 
-def server_args(plan: Plan, compose_dir: Path) -> list[str]:
-    """Return the arguments of docker that print the server's service as JSON, before the override is there."""
+def copied_args(plan: Plan, compose_dir: Path) -> list[str]:
+    """Return the arguments of docker that print the service which others are copies of as JSON, before the override."""
     named = [part for name in plan.compose_files for part in ("--file", str(compose_dir / name))]
     where = ["--project-name", plan.run_id, "--project-directory", str(compose_dir)]
-    return ["compose", *where, *named, "config", "--format", "json", plan.servers[0].service]
+    return ["compose", *where, *named, "config", "--format", "json", copied_service(plan)]
+
+
+def copied_service(plan: Plan) -> str:
+    """Return the service of the compose files that others are made after; empty when they have all there are."""
+    if plan.proxied:
+        return plan.servers[0].service
+    return plan.service if any(worker.service not in WORKERS for worker in plan.workers) else ""
 
 
 def proxy_config(plan: Plan) -> str:

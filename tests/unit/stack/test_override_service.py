@@ -10,7 +10,7 @@ from tests.unit.composefile import read
 from tests.unit.stack.test_plan_service import RUN, plan
 from tests.unit.support import box, gpu
 
-from vaultcube.stack.override import make_override, proxy_config, server_args, up_args
+from vaultcube.stack.override import copied_args, make_override, proxy_config, up_args
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.secrets import secrets_folder
 
@@ -98,7 +98,7 @@ def test_everything_that_runs_is_named_to_compose() -> None:
     up = up_args(plan(given={"replicas": 2}), Path("/c"), DIRECTORY)
     assert up[-3:] == ["vllm", "vllm-1", "proxy"]
     assert up_args(plan(purpose="bench"), Path("/c"), DIRECTORY)[-2:] == ["vllm", "client"]
-    asked = server_args(plan(given={"replicas": 2}), Path("/c"))
+    asked = copied_args(plan(given={"replicas": 2}), Path("/c"))
     assert asked[-4:] == ["config", "--format", "json", "vllm"]
     assert "/c/proxy.yml" in asked
 
