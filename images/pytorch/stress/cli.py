@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.arguments import Parser, seconds, whole
 from common.outcome import bad_parameter
+from stress.guard import ALL
 from stress.params import PHASES
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ LONGEST_S = 2_600_000
 """Thirty days, and a little."""
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LEAST, _MOST = 0.01, 0.95
+_SHORTEST_SILENCE_S = 2
+"""The recorder says something once a second."""
+_CELSIUS = whole(30, 150)
 _ABOUT = "Loads one GPU for hours and checks every result bit by bit. Started again, it goes on where it stopped."
 _EXAMPLE = "example: python3 -m stress --results /results --gpu gpu-0 --seconds 86400"
 
@@ -67,6 +71,19 @@ def fraction(text: str) -> float:
     return value
 
 
+def silence(text: str) -> float:
+    """Read for how long the recorder may say nothing, 0 where there is none."""
+    value = 0.0 if text.strip() in {"0", "0.0"} else seconds(text)
+    if 0 < value < _SHORTEST_SILENCE_S:
+        raise argparse.ArgumentTypeError(f"{text} is less than {_SHORTEST_SILENCE_S} seconds, and not 0")
+    return value
+
+
+def celsius(text: str) -> int | None:
+    """Read a temperature; nothing at all stands for the card's own limit."""
+    return _CELSIUS(text) if text else None
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python3 -m stress", description=_ABOUT, epilog=_EXAMPLE, allow_abbrev=False)
     add = parser.add_argument
@@ -79,6 +96,14 @@ def _parser() -> Parser:
     add("--memory-fraction", type=fraction, default=0.85, help="of the GPU's free memory (default: %(default)s)")
     add("--seed", type=whole(0, 2**31 - 1), default=0, help="of the numbers (default: %(default)s)")
     add("--hang-timeout-s", type=seconds, default=120.0, help="without progress it is a hang (default: %(default)s)")
+    add(
+        "--recorder-lost-s",
+        type=silence,
+        default=0.0,
+        help="the load waits when the recorder says nothing for so long; 0: there is none (default: %(default)s)",
+    )
+    add("--max-celsius", type=celsius, help="the load ends at so many degrees C (default: the card's own limit)")
+    add("--on-fault", choices=("gpu", ALL), default="gpu", help="all: when one GPU is stopped, stop (default: gpu)")
     return parser
 
 

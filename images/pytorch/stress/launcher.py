@@ -20,7 +20,10 @@ from common.outcome import BAD_PARAMETERS, CANNOT_RUN_HERE, DONE, Problem, bad_p
 from common.signals import Signals
 from common.watchdog import Board
 from stress import cli, fault, progress, resume
+from stress.gate import Gate
+from stress.outcome import Unrecorded
 from stress.params import CPU_PHASES, FAULT, GPU_ONLY, JOB, PHASES, Job, Params
+from stress.sentry import Sentry, admit
 from training import machine
 from training.outcome import EVENTS_LOST
 
@@ -33,10 +36,6 @@ _GRACE_S = 1.0
 _MARGIN_S = 5.0
 """The worker's own watchdog speaks first; it knows what the worker was doing."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-class Unrecorded(Problem):
-    """A problem that has no place in the events: the worker has written it already, or they are another's."""
 
 
 def resolve(options: cli.Options) -> Params:
@@ -103,8 +102,11 @@ def alone(events: Path) -> Iterator[None]:
 class Soak:
     """One session of the worker, from start to the word on how it ended."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, events: EventWriter, sentry: Sentry) -> None:
         self._job = job
+        self._writer = events
+        self._sentry = sentry
+        self._gate = Gate(Path(job.gate_path), create=True)
         self._params = job.params
         self._events = Path(job.events_path)
         # What earlier sessions said is past.
@@ -116,13 +118,15 @@ class Soak:
         """Run the worker to its end.
 
         Raises:
-            Problem: it failed, hung or was lost, or the soak was interrupted.
+            Problem: it failed, hung or was lost, or the soak was interrupted, or stopped for its safety.
+            EventError: an event could not be written.
         """
         kills_before = memory.oom_kills()
         child = processes.start("stress.worker", environment(self._params) | {JOB: self._job.to_json()})
         try:
             while not processes.ended(child, _POLL_S):
                 signals.check()
+                self._sentry.look(self._writer, self._gate)
                 self._check_board()
         finally:
             processes.stop(child, _GRACE_S)
@@ -130,6 +134,7 @@ class Soak:
         if problem:
             # What a signal broke off is not a failure of its own.
             signals.check()
+            self._sentry.settle(signals.check, self._writer)
             raise problem
 
     def _check_board(self) -> None:
@@ -181,13 +186,32 @@ def main(argv: Sequence[str]) -> int:
             if past.finished and past.covered_s >= options.values["seconds"]:
                 say(f"{options.values['gpu']}  {progress.duration(past.covered_s)} are covered already")
                 return DONE
+            admit(options.results, options.values["gpu"], options.values["on_fault"])
             events = EventWriter(path, LAUNCHER)
-            _launch(resolve(options), path, events, past, signals, started)
+            params, sentry = _watched(options, past, signals)
+            _launch(params, path, events, past, sentry, signals, started)
     except Problem as problem:
         return _end(problem, events, argv)
     except EventError as error:
         return _end(events_unwritable(error), events, argv)
     return DONE
+
+
+def _watched(options: cli.Options, past: resume.Past, signals: Signals) -> tuple[Params, Sentry]:
+    """Return the parameters, and who looks after the load. Without a GPU, the recorder may know that it is lost.
+
+    Raises:
+        Problem: as `resolve` does. Stopped: the GPU of earlier sessions is lost.
+    """
+    try:
+        params = resolve(options)
+        card = machine.card(0) if params.device == "cuda" else None
+        return params, Sentry(options.results, params, card.uuid if card else None)
+    except Problem as problem:
+        if problem.exit_code == CANNOT_RUN_HERE:
+            lost = Params(device="cuda", phases=PHASES, **options.values)
+            Sentry(options.results, lost, past.uuid).settle(signals.check, None)
+        raise
 
 
 def _end(problem: Problem, events: EventWriter | None, argv: Sequence[str]) -> int:
@@ -205,7 +229,7 @@ def _end(problem: Problem, events: EventWriter | None, argv: Sequence[str]) -> i
 
 
 def _launch(
-    params: Params, path: Path, events: EventWriter, past: resume.Past, signals: Signals, started: float
+    params: Params, path: Path, events: EventWriter, past: resume.Past, sentry: Sentry, signals: Signals, started: float
 ) -> None:
     asked = fault.asked()
     events.write(
@@ -230,5 +254,6 @@ def _launch(
         events.write("finished", elapsed_s=time.monotonic() - started, covered_s=past.covered_s)
         return
     with results.scratch("stress") as scratch:
-        job = Job(params, past.covered_s, str(path), str(Path(scratch) / "board"), asked)
-        Soak(job).go(signals)
+        board, gate = (str(Path(scratch) / name) for name in ("board", "gate"))
+        job = Job(params, past.covered_s, str(path), board, asked, gate)
+        Soak(job, events, sentry).go(signals)

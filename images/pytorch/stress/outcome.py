@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from common.outcome import Problem, first_line
+from common.outcome import DONE, Problem, first_line
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "Cannot allocate memory")
 _DEVICE_FAILED = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS")
+
+
+class Unrecorded(Problem):
+    """A problem that has no place in the events: the worker has written it already, or they are another's."""
+
+
+class Stopped(Unrecorded):
+    """The load was ended for its safety, or because somebody said so. What is in its place is in the events already.
+
+    The exit code is 0: the container's restart policy must not begin it again, a person decides.
+    """
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(code, message, next_step, DONE)
 
 
 def explain(error: BaseException) -> Problem:

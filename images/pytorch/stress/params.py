@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from stress.guard import Limits
+
 MATMULS = ("bf16", "tf32", "fp32")
 PHASES = (*MATMULS, "memory", "transfer")
 CPU_PHASES = ("fp32", "memory")
@@ -32,11 +34,19 @@ class Params:
     memory_fraction: float
     seed: int
     hang_timeout_s: float
+    recorder_lost_s: float = 0.0
+    max_celsius: int | None = None
+    on_fault: str = "gpu"
 
     @property
     def startup_limit_s(self) -> float:
         """Seconds that a step of the preparations may take."""
         return max(self.hang_timeout_s, STARTUP_LIMIT_S)
+
+    @property
+    def limits(self) -> Limits:
+        """What the guard allows."""
+        return Limits(self.recorder_lost_s, self.max_celsius, self.on_fault)
 
     @property
     def turn_s(self) -> float:
@@ -58,6 +68,7 @@ class Job:
         events_path: the events file.
         board_path: where the worker shows that it lives.
         fault: what to inject, as `STRESS_FAULT` says it; "" for nothing.
+        gate_path: the gate that the load waits at while it is shut; "" for none.
     """
 
     params: Params
@@ -65,6 +76,7 @@ class Job:
     events_path: str
     board_path: str
     fault: str = ""
+    gate_path: str = ""
 
     def to_json(self) -> str:
         """Return the job as one JSON object."""

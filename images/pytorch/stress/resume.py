@@ -18,11 +18,15 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Past:
-    """What there was: seconds covered, sessions begun, whether the last thing said is that the soak is finished."""
+    """What there was: seconds covered, sessions begun, whether the last thing said is that the soak is finished.
+
+    `uuid` is of the GPU that was loaded last, None on the CPU.
+    """
 
     covered_s: float = 0.0
     sessions: int = 0
     finished: bool = False
+    uuid: str | None = None
 
 
 @dataclass
@@ -56,6 +60,7 @@ def _union_s(intervals: Iterable[Interval]) -> float:
 def past(lines: Iterable[bytes]) -> Past:
     """Return what the lines of an events file tell. One that cannot be read, or makes no sense, tells nothing."""
     boots, sessions, boot, finished = _Boots(), 0, "", False
+    uuid: str | None = None
     for line in lines:
         try:
             event = json.loads(line)
@@ -69,9 +74,11 @@ def past(lines: Iterable[bytes]) -> Past:
             sessions += 1
             # A session that does not know its boot is on a clock of its own.
             boot = str(event.get("boot_id") or f"session {sessions}")
+        elif kind == "device":
+            uuid = event["uuid"] if isinstance(event.get("uuid"), str) else None
         elif kind == "checked" and (interval := _interval(event)):
             boots.add(boot, *interval)
-    return Past(boots.covered_s(), sessions, finished)
+    return Past(boots.covered_s(), sessions, finished, uuid)
 
 
 def _interval(event: dict[str, Any]) -> Interval | None:

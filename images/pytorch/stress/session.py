@@ -21,6 +21,8 @@ BATCH_S = 0.2
 """About how much load is given to the device at once: so long it may take to stop."""
 REPORT_S = 5.0
 TELL_S = 10.0
+REST_S = 0.1
+"""How often a load that waits looks whether it may go on."""
 MOST_TOLD = 8
 """Wrong results told one by one between two reports; the rest is counted."""
 
@@ -99,15 +101,19 @@ class Session:
         watchdog: Watchdog,
         stopped: Callable[[], bool],
         *,
+        held: Callable[[], bool] = lambda: False,
+        rest: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; `stopped` says whether to come to an end, which takes one batch."""
+        """Prepare; `stopped` says whether to come to an end, which takes one batch, `held` whether to wait meanwhile."""
         self.covered_s = job.resumed_s
         self._params = job.params
         self._events = events
         self._engine = engine
         self._watchdog = watchdog
         self._stopped = stopped
+        self._held = held
+        self._rest = rest
         self._clock = clock
         self._fault = fault.parse(job.fault)
         self._iterations = dict.fromkeys(job.params.phases, 0)
@@ -122,6 +128,7 @@ class Session:
         """
         phases = self._params.phases
         for phase in phases:
+            self._wait()
             if self._stopped():
                 return
             with self._watchdog.doing(f"comparing {phase} with the CPU", self._params.startup_limit_s):
@@ -133,6 +140,14 @@ class Session:
         while not self._over():
             self._turn(phases[turn % len(phases)])
             turn += 1
+            self._wait()
+
+    def _wait(self) -> None:
+        """Give the device nothing to do for as long as it is held; what is in its memory stays there."""
+        with self._watchdog.doing("waiting for the recorder"):
+            while self._held() and not self._stopped():
+                self._watchdog.beat()
+                self._rest(REST_S)
 
     def _over(self) -> bool:
         return self._stopped() or self.covered_s >= self._params.seconds
@@ -152,12 +167,21 @@ class Session:
                 self._batch(phase, load, batch, interval)
                 now = self._clock()
                 self._watchdog.beat()
+                held = self._held()
                 over = self._stopped() or now >= end or self.covered_s + now - interval.start >= self._params.seconds
-                if over or now - interval.start >= REPORT_S:
+                if over or held or now - interval.start >= REPORT_S:
                     self._report(phase, load, batch - 1, interval, now)
                     interval = Interval(now)
                 if over:
                     return
+                if held:
+                    self._wait()
+                    if self._stopped():
+                        return
+                    again = self._clock()
+                    end += again - now
+                    before, interval = again, Interval(again)
+                    continue
                 each_s = max(now - before, 1e-9) / batch
                 # Doubled at most: the first batch may have been quick by chance.
                 batch, before = max(1, min(int(BATCH_S / each_s), 2 * batch, load.capacity)), now

@@ -14,6 +14,7 @@ from common.processes import die_with_parent
 from common.signals import Signals
 from common.watchdog import Board
 from stress import fault
+from stress.gate import Gate
 from stress.outcome import explain
 from stress.params import JOB, Job
 from stress.session import Session
@@ -52,7 +53,15 @@ class Worker:
             self._events.write("device", **gpu.describe(device, 0))
         self._lifeline.ready()
         loads = engine.Device(self._job.params, device, fault.parse(self._job.fault))
-        session = Session(self._job, self._events, loads, self._watchdog, lambda: self._signals.name is not None)
+        gate = Gate(Path(self._job.gate_path)) if self._job.gate_path else None
+        session = Session(
+            self._job,
+            self._events,
+            loads,
+            self._watchdog,
+            lambda: self._signals.name is not None,
+            held=lambda: gate is not None and gate.shut,
+        )
         session.run()
         if session.covered_s < self._job.params.seconds:
             return INTERRUPTED

@@ -9,6 +9,7 @@ from stress.params import PHASES, Job, Params
 from common.outcome import Problem
 
 START = ["--results", "/r", "--gpu", "gpu-0"]
+GUARDED = ["--recorder-lost-s", "60", "--max-celsius", "85", "--on-fault", "all"]
 
 
 def test_results_and_a_name_are_enough() -> None:
@@ -22,15 +23,34 @@ def test_results_and_a_name_are_enough() -> None:
         "memory_fraction": 0.85,
         "seed": 0,
         "hang_timeout_s": 120.0,
+        "recorder_lost_s": 0.0,
+        "max_celsius": None,
+        "on_fault": "gpu",
     }
 
 
 def test_every_option_is_taken() -> None:
     argv = ["--device", "cpu", "--seconds", "2600000", "--phases", "memory,bf16", "--phase-seconds", "0.5"]
-    options = cli.parse([*START, *argv, "--memory-fraction", "0.5", "--seed", "7", "--hang-timeout-s", "3"])
+    options = cli.parse([*START, *argv, "--memory-fraction", "0.5", "--seed", "7", "--hang-timeout-s", "3", *GUARDED])
     assert (options.device, options.phases) == ("cpu", ("memory", "bf16"))
     values = {"gpu": "gpu-0", "seconds": 2_600_000, "phase_seconds": 0.5, "memory_fraction": 0.5, "seed": 7}
-    assert options.values == {**values, "hang_timeout_s": 3.0}
+    guarded = {"recorder_lost_s": 60.0, "max_celsius": 85, "on_fault": "all"}
+    assert options.values == {**values, "hang_timeout_s": 3.0, **guarded}
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--recorder-lost-s", "0"], {"recorder_lost_s": 0.0}),
+        (["--recorder-lost-s", "2.5"], {"recorder_lost_s": 2.5}),
+        # As compose writes it for a setting that is empty.
+        (["--max-celsius="], {"max_celsius": None}),
+        (["--max-celsius", ""], {"max_celsius": None}),
+        (["--on-fault=gpu"], {"on_fault": "gpu"}),
+    ],
+)
+def test_what_guards_the_load(argv: list[str], expected: dict[str, object]) -> None:
+    assert expected.items() <= cli.parse([*START, *argv]).values.items()
 
 
 @pytest.mark.parametrize(
@@ -44,6 +64,9 @@ def test_every_option_is_taken() -> None:
         *(["--seed", text] for text in ("-1", str(2**31))),
         ["--device", "tpu"],
         ["--hang-timeout-s", "0"],
+        *(["--recorder-lost-s", text] for text in ("-1", "1", "nan", "86401", "", "soon")),
+        *(["--max-celsius", text] for text in ("29", "151", "85.5", "hot")),
+        ["--on-fault", "none"],
         ["--results", "a\0b"],
         ["--sec", "3"],
         ["stray"],
@@ -83,7 +106,8 @@ def test_a_short_soak_gives_every_phase_its_turn() -> None:
 
 
 def test_a_job_arrives_as_it_was_sent() -> None:
-    job = Job(Params("gpu-0", "cuda", 10, PHASES, 60.0, 0.85, 3, 1.5), 4.25, "/é e", "/b", "flip:fp32:3")
+    params = Params("gpu-0", "cuda", 10, PHASES, 60.0, 0.85, 3, 1.5, 60.0, 85, "all")
+    job = Job(params, 4.25, "/é e", "/b", "flip:fp32:3", "/g")
     assert Job.from_json(job.to_json()) == job
     assert job.params.as_dict()["phases"] == list(PHASES)
     assert job.params.startup_limit_s == 120.0
