@@ -9,7 +9,7 @@ export PYTHON ?=
 # `make test ARGS="-k plan -x"`: what the tool of the target gets besides.
 ARGS ?=
 
-.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas wheel provision clean
+.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas role-docs wheel provision clean
 
 help: ## list the targets
 	@printf 'Vault Cube. Start with: make demo\n\n'
@@ -51,6 +51,9 @@ bench: ## set up, then measure what Vault Cube costs: the table of docs/performa
 
 schemas: venv ## generate docs/schema and docs/errors.md from the code
 	@.venv/bin/python -m vaultcube.results.export docs
+
+role-docs: venv ## write README.md of every Ansible role from what the role says of itself
+	@.venv/bin/python scripts/role_readmes.py
 
 wheel: venv ## build the wheel into dist/
 	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
