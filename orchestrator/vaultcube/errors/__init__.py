@@ -53,6 +53,7 @@ from vaultcube.errors.refused import (
     ReservationError,
     ResultsUnwritableError,
     RunActiveError,
+    SoakChangedError,
 )
 from vaultcube.errors.usage import (
     BadParameterError,
@@ -108,6 +109,7 @@ __all__ = [
     "RunActiveError",
     "RunTimeoutError",
     "ServerDiedError",
+    "SoakChangedError",
     "StartError",
     "UsageError",
     "VaultCubeError",

@@ -208,6 +208,14 @@ class PreflightError(RefusedError):
     next_step = "See every check with `vaultcube doctor`."
 
 
+class SoakChangedError(RefusedError):
+    """A soak cannot be gone on with as something else."""
+
+    code = "soak-changed"
+    summary = "a soak that is to be gone on with is not what was asked for, or its GPU or image is not there any more"
+    next_step = "Go on with it as it is (vaultcube stress --resume), or end it (vaultcube stress stop) and begin anew."
+
+
 class BaseImageError(RefusedError):
     """The base image is not there and cannot be pulled."""
 

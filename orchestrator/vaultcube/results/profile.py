@@ -49,6 +49,25 @@ def parse_profile(text: str, source: str) -> Profile:
         raise ProfileError(f"{source}: {describe(error)}") from error
 
 
+def to_toml(profile: Profile) -> str:
+    """Return a profile as TOML text that `parse_profile` reads as the same."""
+    import json
+
+    # JSON's strings and finite numbers are TOML's too; what JSON writes as surrogates is left as it is.
+    def table(values: BaseModel | dict[str, float]) -> str:
+        pairs = values.items() if isinstance(values, dict) else values
+        return "".join(f"{json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in pairs)
+
+    head = f"name = {json.dumps(profile.name, ensure_ascii=False)}\n"
+    head += f"description = {json.dumps(profile.description, ensure_ascii=False)}\n"
+    hardware = f"\n[hardware]\n{table(profile.hardware)}" if profile.hardware else ""
+    return (
+        head
+        + hardware
+        + "".join(f"\n[targets.{json.dumps(name)}]\n{table(values)}" for name, values in profile.targets.items())
+    )
+
+
 def load_profile(name_or_path: str, built_in: Path) -> Profile:
     """Read a built-in profile by name, or a TOML file by path.
 

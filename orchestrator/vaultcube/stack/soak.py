@@ -6,7 +6,6 @@ import fcntl
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from vaultcube.errors import DataUnreadableError, NotFoundError, RunActiveError
@@ -41,7 +40,6 @@ class Judgement:
         checks, verdict: the judgement; PASS only if every worker was done.
         ended: whether every worker was done.
         versions: of the frameworks, by name.
-        began, last: the first and the last word of any worker, UTC.
     """
 
     device: DeviceKind
@@ -53,9 +51,7 @@ class Judgement:
     checks: Sequence[Check]
     verdict: Verdict
     ended: bool
-    versions: Mapping[str, str]
-    began: datetime
-    last: datetime
+    versions: Mapping[str, str | None]
 
 
 def judge_soak(folder: Path, profile: Profile) -> Result:
@@ -69,15 +65,17 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
         NotFoundError: no worker of a soak wrote into the folder. RunActiveError: one is at work there.
         DataUnreadableError: it cannot be read. ProfileError: the profile asks for what no soak has.
     """
-    found = weigh(folder, read_workers(folder), profile)
+    workers = read_workers(folder)
+    found = weigh(folder, workers, profile)
+    times = [event.time for worker in workers.values() for event in worker.events]
     source = provenance(None, driver=found.driver, images={}, compose_sha256=None)
     return Result(
         run=RunInfo(
             id=folder.name,
             workload=WORKLOAD,
             status=Status.COMPLETED if found.ended else Status.INTERRUPTED,
-            started=found.began,
-            finished=found.last,
+            started=min(times),
+            finished=max(times),
         ),
         verdict=found.verdict,
         simulated=found.simulated,
@@ -94,7 +92,13 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
 
 
 def weigh(
-    folder: Path, workers: Mapping[str, Worker], profile: Profile, *, planned: Sequence[Gpu] = (), seconds: float = 0
+    folder: Path,
+    workers: Mapping[str, Worker],
+    profile: Profile,
+    *,
+    planned: Sequence[Gpu] = (),
+    seconds: float = 0,
+    device: DeviceKind | None = None,
 ) -> Judgement:
     """Hold what workers and recorder left against the profile.
 
@@ -104,6 +108,7 @@ def weigh(
         profile: what is asked for.
         planned: GPUs that were to be loaded; they are judged even if nobody computed on them.
         seconds: what was to be covered; 0 takes the workers' word.
+        device: what was planned; None takes the workers' word, who then must have said one.
 
     Raises:
         NotFoundError: no worker ever started. ProfileError: the profile asks for what no soak has.
@@ -111,16 +116,16 @@ def weigh(
     targets = read_targets(profile, WORKLOAD, SoakTargets)
     events = [event for worker in workers.values() for event in worker.events]
     starts = [event for event in events if isinstance(event, Started)]
-    if not starts:
+    if not starts and device is None:
         raise NotFoundError(
             f"no worker of a soak ever started in {folder}",
             next_step="Name the folder that holds gpu-0/events.jsonl: results/soak, unless STRESS_NAME was set.",
         )
-    device: DeviceKind = "cuda" if any(start.device == "cuda" for start in starts) else "cpu"
+    ran_on: DeviceKind = device or ("cuda" if any(start.device == "cuda" for start in starts) else "cpu")
     wanted = seconds or max((_asked(start) for start in starts), default=0.0)
     telemetry, why_none = _open(folder)
     try:
-        gpus = gpus_of(workers, telemetry.meta.gpus if telemetry else ()) if device == "cuda" else []
+        gpus = gpus_of(workers, telemetry.meta.gpus if telemetry else ()) if ran_on == "cuda" else []
         gpus += [gpu for gpu in planned if gpu.uuid not in {one.uuid for one in gpus}]
         soak = read_soak(workers, gpus)
         told = measure_soak(soak, wanted, targets)
@@ -131,13 +136,12 @@ def weigh(
         if telemetry:
             telemetry.close()
     measured = joined(told, seen)
-    checks, verdict = judge(soak_checks(targets), measured, device=device, simulated=simulated)
+    checks, verdict = judge(soak_checks(targets), measured, device=ran_on, simulated=simulated)
     ended = all(worker.events and isinstance(worker.events[-1], Finished) for worker in workers.values())
     if verdict is Verdict.PASS and not ended:
         verdict = Verdict.UNAVAILABLE
-    times = [event.time for event in events]
     return Judgement(
-        device=device,
+        device=ran_on,
         seconds=wanted,
         gpus=gpus,
         simulated=simulated,
@@ -147,8 +151,6 @@ def weigh(
         verdict=verdict,
         ended=ended,
         versions=next((event.versions for event in reversed(events) if isinstance(event, Frameworks)), {}),
-        began=min(times),
-        last=max(times),
     )
 
 

@@ -36,7 +36,7 @@ class StressParams(Params):
     recorder_lost_s: int = Field(
         ge=0, le=86400, description="pause when nothing records for this long, seconds; 0: never"
     )
-    max_celsius: float | None = Field(
+    max_celsius: int | None = Field(
         default=None, ge=30, le=120, description="stop a GPU at this temperature instead of its own limit"
     )
     on_fault: Literal["gpu", "all"] = Field(
