@@ -36,6 +36,12 @@ def test_the_same_seconds_of_one_boot_count_once_and_of_two_boots_twice() -> Non
     assert past([started(None), checked(10, 20), started(None), checked(10, 20)]).covered_s == 20
 
 
+def test_the_gpu_is_the_one_of_the_last_session() -> None:
+    devices = [json.dumps({"kind": "device", "uuid": uuid}).encode() for uuid in ("GPU-1", "GPU-2", 7)]
+    assert past([started(), devices[0], started(), devices[1], started()]).uuid == "GPU-2"
+    assert past([started(), devices[0], devices[2]]).uuid is None
+
+
 def test_finished_is_the_last_word_or_none() -> None:
     end = b'{"kind": "finished"}'
     assert past([started(), checked(1, 2), end]).finished

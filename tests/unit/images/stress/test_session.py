@@ -73,7 +73,14 @@ Soak = Callable[..., tuple[Session, PaperDevice, list[dict[str, Any]]]]
 @pytest.fixture
 def soak(tmp_path: Path) -> Soak:
     def run(
-        *, seconds: int = 60, resumed_s: float = 0, fault: str = "", stop_after: int = 10**9, **device: Any
+        *,
+        seconds: int = 60,
+        resumed_s: float = 0,
+        fault: str = "",
+        stop_after: int = 10**9,
+        patience: int = 10**9,
+        held: Callable[[float], bool] = lambda _: False,
+        **device: Any,
     ) -> tuple[Session, PaperDevice, list[dict[str, Any]]]:
         path = tmp_path / "events.jsonl"
         path.unlink(missing_ok=True)
@@ -85,7 +92,22 @@ def soak(tmp_path: Path) -> Soak:
         events = EventWriter(path, 0, monotonic=clock)
         dog = Watchdog(120.0, lambda *_: None, clock=clock)
         job = Job(params, resumed_s, str(path), "", fault)
-        session = Session(job, events, paper, dog, lambda: len(paper.batches) >= stop_after, clock=clock)
+        waited: list[float] = []
+
+        def rest(seconds: float) -> None:
+            waited.append(seconds)
+            clock.time += seconds
+
+        session = Session(
+            job,
+            events,
+            paper,
+            dog,
+            lambda: len(paper.batches) >= stop_after or len(waited) >= patience,
+            held=lambda: held(clock.time),
+            rest=rest,
+            clock=clock,
+        )
         try:
             session.run()
         finally:
@@ -188,6 +210,37 @@ def test_a_first_result_that_was_wrong_counts(soak: Soak) -> None:
 def test_an_injected_failure_looks_like_a_lost_gpu(soak: Soak) -> None:
     with pytest.raises(RuntimeError, match="CUDA error"):
         soak(fault="fail:memory:3")
+
+
+def test_while_it_is_held_nothing_is_loaded_and_nothing_is_covered(soak: Soak) -> None:
+    # The paper's clock begins at 100.
+    session, device, events = soak(held=lambda now: 110 <= now < 150)
+    checked = of(events, "checked")
+    assert not any(event["until_mono"] > 110 + BATCH_S and event["from_mono"] < 150 for event in checked)
+    # What was done before is told at once, and what comes after counts from its own beginning.
+    assert [event for event in checked if 110 <= event["until_mono"] <= 110 + BATCH_S]
+    assert min(event["from_mono"] for event in checked if event["until_mono"] > 150) >= 150
+    assert 60 <= session.covered_s < 60 + 2 * BATCH_S
+    assert session.covered_s == pytest.approx(sum(event["until_mono"] - event["from_mono"] for event in checked))
+    # The turn goes on where it was, with the load that was made for it.
+    assert device.loads == ["fp32", "memory", "fp32"]
+    assert sum(event["iterations"] for event in checked) == sum(count for _, _, count in device.batches)
+
+
+def test_held_from_the_start_it_does_nothing_at_all_until_it_may(soak: Soak) -> None:
+    _, device, events = soak(held=lambda now: now < 130)
+    assert min(event["mono"] for event in events) >= 130
+    assert device.loads
+    _, device, events = soak(held=lambda _: True, patience=50)
+    assert (device.batches, device.loads, events) == ([], [], [])
+
+
+def test_told_to_stop_while_it_is_held_it_stops_without_another_batch(soak: Soak) -> None:
+    _, device, events = soak(held=lambda now: now >= 110, patience=50)
+    before = len(device.batches)
+    assert sum(count for _, _, count in device.batches) == sum(event["iterations"] for event in of(events, "checked"))
+    assert before > 0
+    assert of(events, "checked")[-1]["until_mono"] < 110 + BATCH_S
 
 
 def test_lines_can_be_followed(soak: Soak, capsys: pytest.CaptureFixture[str]) -> None:

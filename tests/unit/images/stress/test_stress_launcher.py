@@ -1,3 +1,4 @@
+import contextlib
 import fcntl
 import json
 import os
@@ -96,6 +97,49 @@ def test_what_is_finished_stays_as_it_is(tmp_path: Path, framework: dict[str, st
     seen = run(tmp_path, *CPU, "--seconds", "50", env=framework)
     assert (seen.returncode, seen.stdout) == (0, "gpu-0  50 s are covered already\n")
     assert path.read_bytes() == before
+
+
+def test_who_was_stopped_begins_no_session(tmp_path: Path, framework: dict[str, str]) -> None:
+    path = covered(tmp_path)
+    before = path.read_bytes()
+    (tmp_path / "gpu-0.stopped.json").write_text('{"schema":1,"gpu":"gpu-0","code":"gpu-lost","message":"it is lost"}')
+    seen = run(tmp_path, *CPU, "--seconds", "90", env=framework)
+    assert (seen.returncode, seen.stdout) == (0, "")
+    assert "error [stopped]: gpu-0 was stopped before, and does not go on by itself: it is lost" in seen.stderr
+    assert path.read_bytes() == before
+    (tmp_path / "gpu-0.stopped.json").unlink()
+    assert run(tmp_path, *CPU, "--seconds", "90", env=framework).returncode == 70
+
+
+def test_a_gpu_that_is_gone_and_that_the_recorder_has_lost_is_not_tried_again(
+    tmp_path: Path, framework: dict[str, str]
+) -> None:
+    path = covered(tmp_path, {"kind": "device", "uuid": "GPU-1"}, {"kind": "error"})
+    before = path.read_bytes()
+    argv = [sys.executable, "-m", "stress", "--results", str(tmp_path), "--gpu=gpu-0", "--device=cuda"]
+    with subprocess.Popen([*argv, "--recorder-lost-s=60"], env=framework, stderr=subprocess.PIPE, text=True) as worker:
+        beat = 0
+        while worker.poll() is None:
+            # As the recorder does, a little faster.
+            beat += 1
+            document = {"schema": 1, "session": "a", "beat": beat, "gpus": [{"uuid": "GPU-1", "lost": True}]}
+            part = tmp_path / "recorder.json.part"
+            part.write_text(json.dumps(document))
+            part.replace(tmp_path / "recorder.json")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(0.3)
+        assert worker.stderr
+        assert "error [gpu-lost]: the recorder has lost this GPU (GPU-1)" in worker.stderr.read()
+    assert worker.returncode == 0
+    assert json.loads((tmp_path / "gpu-0.stopped.json").read_text())["code"] == "gpu-lost"
+    # Nothing began, and nothing failed anew.
+    assert path.read_bytes() == before
+
+
+def test_a_gpu_that_is_gone_and_that_the_recorder_sees_is_a_failure(tmp_path: Path, framework: dict[str, str]) -> None:
+    covered(tmp_path, {"kind": "device", "uuid": "GPU-1"}, {"kind": "error"})
+    seen = run(tmp_path, "--gpu=gpu-0", "--device=cuda", "--recorder-lost-s=60", env=framework)
+    assert (seen.returncode, events(tmp_path)[-1]["code"]) == (69, "no-gpu")
 
 
 def test_what_is_covered_is_finished_at_once(tmp_path: Path, framework: dict[str, str]) -> None:
