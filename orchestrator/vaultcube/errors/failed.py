@@ -93,6 +93,14 @@ class VerdictError(VaultCubeError):
     next_step = "See which check and why with `vaultcube runs show RUN`."
 
 
+class HostHealthError(VaultCubeError):
+    """The host is not as it was provisioned."""
+
+    code = "host-health"
+    summary = "the host is not as it was provisioned (with --strict also: not all of it could be seen)"
+    next_step = "Do what the report says, then run it again."
+
+
 class BugError(VaultCubeError):
     """Vault Cube itself failed."""
 
