@@ -187,7 +187,8 @@ def test_a_disk_that_fills_up_ends_it_with_what_was_recorded(box: Box, tmp_path:
     seen = on_a_disk(box, disk, script, kept, "--period", "0.1")
     assert seen.returncode == 74, seen.stderr
     assert seen.stdout == "recording\n"
-    assert seen.stderr == f"recorder: {disk}/run.db cannot be written: database or disk is full\n"
+    why = f"{disk}/run.db cannot be written: the disk is full (the one of {disk})"
+    assert seen.stderr == f"recorder: RECORDING HAS ENDED: {why}\n"
     with Telemetry.open(kept / "run.db") as telemetry:
         assert telemetry.summarise(box.uuids[0]).samples > 10
         assert telemetry.meta.ended_by is None

@@ -5,10 +5,9 @@ that the first does not answer. Standard library and nvidia-ml-py only, little o
 and in a container that holds nothing else.
 
 Exit codes: 0 stopped by SIGTERM, SIGINT or the end of its parent; 64 bad parameters; 69 NVML does not answer, or not for
-the GPUs that were asked for; 74 the file cannot be written.
+the GPUs that were asked for; 74 a file cannot be written; 75 stopped before there was the file that `--until` names.
 """
 
-import argparse
 import os
 import select
 import signal
@@ -18,16 +17,19 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
+from vaultcube.gpu.beat import Beat
 from vaultcube.gpu.incidents import Incidents
 from vaultcube.gpu.kernellog import KernelLog
 from vaultcube.gpu.reader import Answer, Opened, Reader
 from vaultcube.gpu.readings import NvmlError, Reading
+from vaultcube.gpu.recorderargs import arguments, place, unwritable
 from vaultcube.gpu.rundb import Begun, FormatError, Writer
+from vaultcube.gpu.ticks import Ticks
 
-DONE, BAD_PARAMETERS, NO_NVML, NO_FILE = 0, 64, 69, 74
-PERIOD_S: Final = (0.1, 60.0)
+DONE, BAD_PARAMETERS, NO_NVML, NO_FILE, STOPPED_EARLY = 0, 64, 69, 74, 75
+UNTIL: Final = "until"
 # Between two readings the kernel's log, Xids and the parent are looked at this often.
 _BEAT_NS: Final = 1_000_000_000
 # A quick recorder need not commit every reading to lose at most a second of them.
@@ -44,32 +46,6 @@ _JUMP_MS: Final = 1000
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class Ticks:
-    """Even times: `start`, `start + period`, ... in ns, without drift. What is too late for its time is left out."""
-
-    def __init__(self, start: int, period: int) -> None:
-        self._start = start
-        self._period = period
-        self._next = 0
-
-    @property
-    def next_ns(self) -> int:
-        """When the next one is due."""
-        return self._start + self._next * self._period
-
-    def due(self, now: int) -> tuple[bool, int]:
-        """Say whether it is time, and how many times have gone by unused before."""
-        last, late = divmod(now - self._start, self._period)
-        if last < self._next:
-            return False, 0
-        missed = last - self._next
-        self._next = last + 1
-        if late > self._period // 2:
-            # Nearer to the next one: two readings in a bunch say less than one.
-            return False, missed + 1
-        return True, missed
-
-
 class Recorder:
     """Keeps the time and the file.
 
@@ -79,15 +55,31 @@ class Recorder:
         wanted: UUIDs; empty means all GPUs.
         parent: the process whose end is ours, or None.
         processes: whether to record who computes; in a container that sees no other process it means nothing.
+        beat: the file that shows that this lives, or None.
+        until: the file whose being there ends it, or None; looked at once a second.
+
+    Attributes:
+        ended_by: what ended it: a signal's name, `parent`, `until`; None while it goes on.
     """
 
     def __init__(
-        self, path: str, period_s: float, wanted: Sequence[str], parent: int | None, *, processes: bool = False
+        self,
+        path: str,
+        period_s: float,
+        wanted: Sequence[str],
+        parent: int | None,
+        *,
+        processes: bool = False,
+        beat: str | None = None,
+        until: str | None = None,
     ) -> None:
         self._path = path
+        self._beat_path = beat
+        self._beats: Beat | None = None
+        self._until = until
         self._period = round(period_s * 1e9)
         self._parent = parent
-        self._stopped: str | None = None
+        self.ended_by: str | None = None
         self._pipe, wake = os.pipe()
         for end in (self._pipe, wake):
             os.set_blocking(end, False)
@@ -107,12 +99,16 @@ class Recorder:
         self._said = False
 
     def run(self) -> None:
-        """Record until a signal comes or the parent ends.
+        """Record until a signal comes, the parent ends, or there is the file to wait for.
 
         Raises:
             NvmlError: NVML does not start, or not for these GPUs.
-            sqlite3.Error: the file cannot be written any more.
+            sqlite3.Error: the file cannot be written any more. OSError: that of the beat cannot.
         """
+        if self._over():
+            # The driver need not even be there.
+            self.ended_by = UNTIL
+            return
         self._log = KernelLog()
         self._reader.start()
         opened = self._opened()
@@ -120,7 +116,9 @@ class Recorder:
             self._open(opened)
             self._loop()
             self._last_reading()
-            self._writer.close(_ms(time.monotonic_ns()), self._stopped or "")
+            self._writer.close(_ms(time.monotonic_ns()), self.ended_by or "")
+            if self._beats is not None:
+                self._beats.end(self.ended_by or "")
         self._reader.end()
         self._reader.join(1)
 
@@ -130,21 +128,24 @@ class Recorder:
         return self._reader.is_alive()
 
     def _stop(self, number: int, _frame: object) -> None:
-        self._stopped = signal.Signals(number).name
+        self.ended_by = signal.Signals(number).name
 
     def _opened(self) -> Opened | None:
         """Wait for NVML to start; None when we are stopped before."""
         until = time.monotonic_ns() + int(_START_S * 1e9)
-        while self._stopped is None:
+        while self.ended_by is None:
             if not self._reader.answers.empty():
                 answer = self._reader.answers.get()
                 if isinstance(answer, Opened):
                     return answer
                 if isinstance(answer, Exception):
                     raise answer
-            if time.monotonic_ns() > until:
+            now = time.monotonic_ns()
+            if now > until:
                 raise NvmlError("hang", f"does not start within {_START_S:.0f} s")
-            self._wait(until)
+            self._wait(min(until, now + _BEAT_NS))
+            if self._over():
+                self.ended_by = UNTIL
         return None
 
     def _open(self, opened: Opened) -> None:
@@ -162,6 +163,8 @@ class Recorder:
             xid_events=opened.xid_events,
         )
         self._writer = writer = Writer(self._path, begun, opened.gpus)
+        if self._beat_path is not None:
+            self._beats = Beat(self._beat_path, begun.boot_id, opened.gpus)
         self._written_ms = self._offset_ms
         root = os.environ.get("VAULTCUBE_HOST_ROOT") or "/"
         self._incidents = Incidents(writer, opened.gpus, opened.others, root)
@@ -181,7 +184,7 @@ class Recorder:
 
     def _loop(self) -> None:
         ticks = Ticks(time.monotonic_ns(), self._period)
-        while self._stopped is None:
+        while self.ended_by is None:
             now = time.monotonic_ns()
             due, missed = ticks.due(now)
             self._miss(missed, "late")
@@ -189,7 +192,11 @@ class Recorder:
                 self._beat(now)
                 self._ask(now, due=due)
             self._take_answers()
-            self._wait(min(ticks.next_ns, self._last_beat + _BEAT_NS))
+            wake = min(ticks.next_ns, self._last_beat + _BEAT_NS)
+            if self._beats is not None:
+                self._beats.write(now, hanging=self._hanging)
+                wake = min(wake, self._beats.next_ns)
+            self._wait(wake)
 
     def _last_reading(self) -> None:
         """Read once more: what happened since the last reading would be lost, the whole of a run of a second."""
@@ -210,8 +217,13 @@ class Recorder:
             self._say_hang(now)
         if urgent:
             self._commit(now)
+        if self._over():
+            self.ended_by = UNTIL
         if self._parent is not None and os.getppid() != self._parent:
-            self._stopped = "parent"
+            self.ended_by = "parent"
+
+    def _over(self) -> bool:
+        return self._until is not None and Path(self._until).exists()
 
     def _ask(self, now: int, *, due: bool) -> None:
         if self._asked is None:
@@ -259,6 +271,8 @@ class Recorder:
         urgent = bool(answer.xids)
         for position, at, reading in answer.readings:
             urgent |= self._incidents.problem(_ms(at), position, reading.problem)
+            if self._beats is not None:
+                self._beats.take(position, reading)
             if reset := self._writer.reading(position, _ms(at), reading):
                 self._incidents.reset(_ms(at), position, reset)
         now = time.monotonic_ns()
@@ -304,7 +318,7 @@ class Recorder:
     def _wait(self, until: int) -> None:
         """Wait for a moment, an answer or a signal."""
         left = (until - time.monotonic_ns()) / 1e9
-        if self._stopped is None and left > 0 and select.select([self._pipe], [], [], left)[0]:
+        if self.ended_by is None and left > 0 and select.select([self._pipe], [], [], left)[0]:
             os.read(self._pipe, 4096)
 
 
@@ -331,53 +345,29 @@ def _boot_id() -> str:
         return ""
 
 
-class _ArgumentParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_PARAMETERS, f"recorder: {message}\n")
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _ArgumentParser(prog="recorder", description="Records GPUs into an SQLite file until SIGTERM or SIGINT.")
-    parser.add_argument("--db", required=True, metavar="FILE", help="begun, or gone on with where it is there already")
-    parser.add_argument("--stamp", action="store_true", help="put it into a folder of its own, recorder-<UTC time>")
-    parser.add_argument("--period", type=float, default=1.0, metavar="SECONDS", help="between two readings (default 1)")
-    parser.add_argument("--gpu", action="append", default=[], metavar="UUID", help="may be given again; default all")
-    parser.add_argument("--processes", action="store_true", help="record who computes, too")
-    parser.add_argument(
-        "--with-parent", type=int, nargs="?", const=os.getppid(), metavar="PID", help="end when the parent process ends"
-    )
-    args = parser.parse_args(argv)
-    low, high = PERIOD_S
-    if not low <= args.period <= high:
-        parser.error(f"--period is {low:g} to {high:g} seconds, not {args.period:g}")
-    return args
-
-
-def _place(path: str, *, stamp: bool) -> str:
-    """Return where the file is to be, its folder made."""
-    folder, name = os.path.split(path)
-    if stamp:
-        # Whoever owns the folder above (its group is inherited) can clear what a container's user wrote.
-        os.umask(0o002)
-        folder = str(Path(folder, time.strftime("recorder-%Y%m%dT%H%M%SZ", time.gmtime())))
-    Path(folder or ".").mkdir(parents=True, exist_ok=True)
-    return str(Path(folder, name))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the recorder and return its exit code."""
-    args = _arguments(argv)
+    args = arguments(argv)
     recorder = None
     try:
-        path = _place(args.db, stamp=args.stamp)
-        recorder = Recorder(path, args.period, args.gpu, args.with_parent, processes=args.processes)
+        path = place(args.db, stamp=args.stamp)
+        recorder = Recorder(
+            path,
+            args.period,
+            args.gpu,
+            args.with_parent,
+            processes=args.processes,
+            beat=args.beat,
+            until=args.until,
+        )
         recorder.run()
-        code = DONE
+        # Who is to record until something is there has not done it when it is stopped: an engine then starts it again.
+        code = DONE if args.until is None or recorder.ended_by == UNTIL else STOPPED_EARLY
     except NvmlError as error:
         sys.stderr.write(f"recorder: {error}\n")
         code = NO_NVML
     except (sqlite3.Error, FormatError, OSError) as error:
-        sys.stderr.write(f"recorder: {args.db} cannot be written: {error}\n")
+        sys.stderr.write(f"recorder: {unwritable(args.db, error)}\n")
         code = NO_FILE
     if recorder is not None and recorder.stuck:
         # A thread inside the driver would keep the interpreter from ending.

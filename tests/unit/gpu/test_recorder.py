@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from tests.unit.gpu.recording import BEGIN, BOOT, NOON, infos, record, steady
 from tests.unit.support import ROOT
 
-from vaultcube.gpu import recorder
+from vaultcube.gpu import recorder, recorderargs
 from vaultcube.gpu.kernellog import VARIABLE, KernelLog
 from vaultcube.gpu.reader import Opened
-from vaultcube.gpu.recorder import BAD_PARAMETERS, NO_FILE, NO_NVML, Recorder, Ticks, main
+from vaultcube.gpu.recorder import BAD_PARAMETERS, NO_FILE, NO_NVML, Recorder, main
 from vaultcube.gpu.telemetry import Event, Telemetry
+from vaultcube.gpu.ticks import Ticks
 
 SECOND = 1_000_000_000
-# The modules of gpu/ that the recorder container holds.
-HELD = {"incidents", "kernellog", "nvml", "nvmlcodes", "reader", "readings", "recorder", "rundb", "xid"}
+# The modules of gpu/ that a recorder loads; as a process it runs beside what is measured.
+LOADED = {"beat", "incidents", "kernellog", "nvml", "nvmlcodes", "reader", "readings", "recorder", "recorderargs"}
+LOADED |= {"rundb", "ticks", "xid"}
 
 
 def test_ticks_are_even_and_do_not_drift() -> None:
@@ -110,14 +112,14 @@ def test_a_folder_that_cannot_be_made_is_no_bug(tmp_path: Path) -> None:
 def test_a_stamp_gives_each_recording_a_folder(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
-        path = Path(recorder._place(str(tmp_path / "run.db"), stamp=True))
+        path = Path(recorderargs.place(str(tmp_path / "run.db"), stamp=True))
         assert path.parent.stat().st_mode & 0o777 == 0o775
     finally:
         os.umask(mask)
     assert path.parent.parent == tmp_path
     assert path.parent.name.startswith("recorder-20")
-    assert Path(recorder._place(str(tmp_path / "run.db"), stamp=False)) == tmp_path / "run.db"
-    assert recorder._place("run.db", stamp=False) == "run.db"
+    assert Path(recorderargs.place(str(tmp_path / "run.db"), stamp=False)) == tmp_path / "run.db"
+    assert recorderargs.place("run.db", stamp=False) == "run.db"
 
 
 # --- clocks and boots, which no test can turn ------------------------------------------------------------------
@@ -133,6 +135,7 @@ class Turned(Recorder):
         # A minute after the recordings that tests make.
         monkeypatch.setattr(time, "monotonic_ns", lambda: (BEGIN + 60_000) * 1_000_000)
         self._path = str(path)
+        self._beat_path = None
         self._period = SECOND
         self._log = KernelLog({VARIABLE: os.devnull})
         self._open(
@@ -227,7 +230,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def test_the_container_holds_what_the_recorder_needs_and_no_more() -> None:
+def test_it_loads_little_and_nothing_foreign_but_nvml() -> None:
     package = ROOT / "orchestrator" / "vaultcube"
     needed, todo = set(), ["recorder"]
     while todo:
@@ -236,10 +239,19 @@ def test_the_container_holds_what_the_recorder_needs_and_no_more() -> None:
         words = imported(package / "gpu" / f"{name}.py")
         ours = {word.split(".")[2] for word in words if word.startswith("vaultcube.gpu.")}
         todo += ours - needed
-    assert needed == HELD
-    dockerfile = (ROOT / "images" / "recorder" / "Dockerfile").read_text()
-    assert set(re.findall(r" gpu/(\w+)\.py", dockerfile)) == HELD | {"__init__"}
+    assert needed == LOADED
     foreign = {
         word.split(".")[0] for name in needed for word in imported(package / "gpu" / f"{name}.py")
     } - sys.stdlib_module_names
     assert foreign == {"vaultcube", "pynvml"}
+
+
+def test_the_image_holds_the_whole_package() -> None:
+    package = ROOT / "orchestrator" / "vaultcube"
+    dockerfile = (ROOT / "images" / "recorder" / "Dockerfile").read_text()
+    copied = re.findall(
+        r"^COPY --from=vaultcube --chmod=755 (\S+) /opt/recorder/vaultcube/(\S*)$", dockerfile, re.MULTILINE
+    )
+    assert all(source.rpartition("/")[0] == place.rstrip("/") for source, place in copied)
+    held = {path.parent.relative_to(package) for suffix in ("py", "toml") for path in package.rglob(f"*.{suffix}")}
+    assert {Path(place) for _, place in copied} == {path for path in held if path.parts[:1] != ("_assets",)}
