@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,7 +21,13 @@ RecorderName = Literal["process", "container", "off"]
 
 
 class BenchGroup(WorkloadGroup):
-    """`bench`: every workload can be measured."""
+    """`bench`: every workload that is measured and ends by itself; a soak has a verb of its own."""
+
+    def names(self) -> Iterable[str]:
+        """Return their names."""
+        from vaultcube import workloads
+
+        return [name for name in workloads.names() if not isinstance(workloads.load(name), workloads.Soak)]
 
     def make(self, workload: Workload) -> typer.Typer:
         """Return the command of a workload."""

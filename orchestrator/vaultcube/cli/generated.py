@@ -71,13 +71,15 @@ def generate(
     """
     one = typer.Typer(rich_markup_mode=None, add_completion=False)
     made = one.command(name=workload.name, help=title, epilog=f"Example: {example}")
-    made(_command(common, workload, fields, without))
+    made(command_of(common, workload, fields, without))
     return one
 
 
-def _command(
-    common: Callable[..., None], workload: Workload, fields: dict[str, FieldInfo], without: Collection[str]
+def command_of(
+    common: Callable[..., None], workload: Workload, fields: dict[str, FieldInfo], without: Collection[str] = ()
 ) -> Callable[..., None]:
+    """Return a function with the options of `common` and one a field; see `generate` for the arguments."""
+
     def command(**given: Any) -> None:
         params = {name: given.pop(name) for name in fields}
         if params.get("data"):

@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 
 
 class UpGroup(WorkloadGroup):
-    """`up`: the workloads that serve."""
+    """`up`: the workloads that go on when the command has ended."""
 
     def names(self) -> Iterable[str]:
-        """Return the names of the services."""
+        """Return their names."""
         from vaultcube import workloads
 
-        return [name for name in workloads.names() if isinstance(workloads.load(name), workloads.Service)]
+        going = (workloads.Service, workloads.Soak)
+        return [name for name in workloads.names() if isinstance(workloads.load(name), going)]
 
     def make(self, workload: Workload) -> typer.Typer:
-        """Return the command of a service."""
-        from vaultcube.workloads import Service
+        """Return the command of one."""
+        from vaultcube.workloads import Service, Soak
 
+        if isinstance(workload, Soak):
+            from vaultcube.cli.stress import detached
+
+            return detached(workload)
         if not isinstance(workload, Service):
             raise TypeError(workload)
         return generate(

@@ -8,14 +8,16 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from vaultcube.report.serving import describe_serving, stage_line
+from vaultcube.report.soak import progress_line
 from vaultcube.report.table import colored
 from vaultcube.results.events import AllReduce, AnyEvent, ErrorEvent, Phase, Progress, Stage, Started, one_line
+from vaultcube.results.soakstatus import SoakStatus
 from vaultcube.stack.buildlog import BuildLog
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-QUIET_S = 10.0
+QUIET_S, SOAK_S = 10.0, 60.0
 
 
 class JobProgress:
@@ -32,6 +34,7 @@ class JobProgress:
         self._stages: dict[int, str] = {}
         self._began = time.monotonic()
         self._spoke = self._began
+        self._soaked: float | None = None
 
     def note(self, text: str) -> None:
         """Show one line. A reader that went away, or a full disk behind the stream, is no reason to end a run."""
@@ -57,6 +60,13 @@ class JobProgress:
             self._stage(event)
         elif isinstance(event, Progress) and time.monotonic() - self._spoke > QUIET_S:
             self.note(f"  {event.done} of {event.total}, about {self._left(event):.0f} s left")
+
+    def soak(self, status: SoakStatus) -> None:
+        """Show how far a soak is: a line a minute, and the first as soon as there is load."""
+        now = time.monotonic()
+        if status.covered_s and (self._soaked is None or now - self._soaked >= SOAK_S):
+            self._soaked = now
+            self.note(f"  {progress_line(status)}")
 
     def _line(self, event: AnyEvent) -> str | None:
         if not self.servers:
@@ -110,6 +120,12 @@ class BarProgress(JobProgress):
         text = self._line(event)
         if text is not None:
             self.note(text)
+
+    def soak(self, status: SoakStatus) -> None:
+        """Move the bar to what the GPU that has least has covered."""
+        self._bar.update(
+            self._task, completed=status.covered_s, total=status.wanted_s, description=progress_line(status)[:60]
+        )
 
 
 def describe(event: AnyEvent) -> str | None:

@@ -38,6 +38,14 @@ class Stretch(NamedTuple):
     wall: datetime
 
 
+class Pause(NamedTuple):
+    """Load that waited from `start_s` to `end_s` (monotonic), and why, in a word."""
+
+    start_s: float
+    end_s: float
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """One life of a worker: from its first word to its last."""
@@ -47,16 +55,21 @@ class Session:
     ended: Moment
     end: End
     stretches: Sequence[Stretch] = ()
+    pauses: Sequence[Pause] = ()
 
 
 class Gap(NamedTuple):
-    """Time that is not covered: wall times of its edges, its length in seconds, why, and the boot it ends in."""
+    """Time that is not covered: wall times of its edges, its length in seconds, why, and the boot it ends in.
+
+    `reason` is what its worker waited for in it, in a word; "" when it did not say so.
+    """
 
     start: datetime
     end: datetime
     seconds: float
     why: Why
     boot_id: str
+    reason: str = ""
 
 
 class Restart(NamedTuple):
@@ -110,7 +123,7 @@ def account(sessions: Sequence[Session]) -> Coverage:
             # What it took from the beginning of the boot is a part of the reboot.
             first = found.pop(0)
             seconds = max((first.end - before.wall).total_seconds(), first.seconds)
-            found.insert(0, Gap(before.wall, first.end, seconds, "reboot", boot))
+            found.insert(0, Gap(before.wall, first.end, seconds, "reboot", boot, first.reason))
         gaps += found
         before = max((session.ended for session in own), key=lambda moment: moment.mono_s)
     return Coverage(
@@ -167,10 +180,12 @@ def _gaps(sessions: Sequence[Session], covering: Sequence[Stretch]) -> Iterable[
     for one in covering:
         why: Why = "start" if edge is first else _why(sessions, edge.mono_s, one.start_s)
         start = shifted(one.wall, one.start_s - one.end_s)
-        yield Gap(edge.wall, start, one.start_s - edge.mono_s, why, boot)
+        reason = _reason(sessions, edge.mono_s, one.start_s)
+        yield Gap(edge.wall, start, one.start_s - edge.mono_s, why, boot, reason)
         edge = Moment(one.end_s, one.wall)
     # Nothing was covered at all: it started, and that is all.
-    yield Gap(edge.wall, last.wall, max(last.mono_s - edge.mono_s, 0.0), "stop" if covering else "start", boot)
+    reason = _reason(sessions, edge.mono_s, last.mono_s)
+    yield Gap(edge.wall, last.wall, max(last.mono_s - edge.mono_s, 0.0), "stop" if covering else "start", boot, reason)
 
 
 def _why(sessions: Sequence[Session], start_s: float, end_s: float) -> Why:
@@ -179,6 +194,12 @@ def _why(sessions: Sequence[Session], start_s: float, end_s: float) -> Why:
     if not ends:
         return "pause"
     return "stop" if all(end in PLANNED for end in ends) else "restart"
+
+
+def _reason(sessions: Sequence[Session], start_s: float, end_s: float) -> str:
+    """Return what was waited for in a gap of one boot."""
+    pauses = [one for session in sessions for one in session.pauses if one.start_s < end_s and one.end_s > start_s]
+    return ", ".join(dict.fromkeys(one.reason for one in pauses))
 
 
 def _restart(before: Session, after: Session) -> Restart:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vaultcube.results.envelope import Count, Elapsed, Event, Positive, Seconds
-from vaultcube.results.soakevents import Checked, Mismatch, Reference
+from vaultcube.results.soakevents import Checked, Mismatch, Paused, Reference, Resumed
 
 
 class Started(Event):
@@ -272,7 +272,9 @@ Known = Annotated[
     | Probe
     | Reference
     | Checked
-    | Mismatch,
+    | Mismatch
+    | Paused
+    | Resumed,
     Field(discriminator="kind"),
 ]
 AnyEvent = Known | Other

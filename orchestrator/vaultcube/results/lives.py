@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from vaultcube.results.coverage import End, Moment, Session, Stretch, merged
+from vaultcube.results.coverage import End, Moment, Pause, Session, Stretch, merged
 from vaultcube.results.events import (
     AnyEvent,
     Device,
@@ -19,7 +19,7 @@ from vaultcube.results.events import (
     sequence_gaps,
     unreadable,
 )
-from vaultcube.results.soakevents import Checked, Mismatch, Reference
+from vaultcube.results.soakevents import Checked, Mismatch, Paused, Reference, Resumed
 
 # A worker reports every few seconds; nobody vouches for a longer stretch.
 LONGEST_S = 600.0
@@ -27,6 +27,8 @@ LONGEST_S = 600.0
 CLOCK_SLACK_S = 0.5
 # Loads of one phase that are no further apart are one.
 APART_S = 1.0
+# What its guard ends a load with, for good: until a person decides to go on.
+GUARDED = frozenset({"over-temperature", "gpu-lost", "other-gpu-stopped", "told-to-stop"})
 
 
 @dataclass(frozen=True)
@@ -149,16 +151,33 @@ def _life(name: str, worker: Worker, events: Sequence[AnyEvent], started: Starte
             life.uuid = event.uuid or worker.uuid
         elif isinstance(event, Finished):
             end = "finished"
-        elif isinstance(event, ErrorEvent):
-            end = "stopped" if event.code == "interrupted" else "failed"
+        elif isinstance(event, ErrorEvent) and (life.error is None or life.error.code not in GUARDED):
+            end = "stopped" if event.code == "interrupted" or event.code in GUARDED else "failed"
             life.error = event
-    life.session = _session(started, began, Moment(last.mono, last.time), end, _joined(life.checked))
+    stretches, pauses = _joined(life.checked), _pauses(events, last.mono)
+    life.session = _session(started, began, Moment(last.mono, last.time), end, stretches, pauses)
     return life
 
 
-def _session(started: Started, began: Moment, ended: Moment, end: End, stretches: Sequence[Stretch]) -> Session:
+def _pauses(events: Iterable[AnyEvent], last_s: float) -> list[Pause]:
+    """Return when a life's load waited; what nothing ends lasted until its last word."""
+    found: list[Pause] = []
+    began: Paused | None = None
+    for event in events:
+        if isinstance(event, Paused) and began is None:
+            began = event
+        elif isinstance(event, Resumed) and began is not None:
+            found.append(Pause(began.mono, event.mono, one_line(began.reason)))
+            began = None
+    return found if began is None else [*found, Pause(began.mono, last_s, one_line(began.reason))]
+
+
+def _session(
+    started: Started, began: Moment, ended: Moment, end: End, stretches: Sequence[Stretch], pauses: Sequence[Pause] = ()
+) -> Session:
     # Without the boot's name all of its lives count as one boot: their times may overlap, and never count twice.
-    return Session(boot_id=started.boot_id or "unknown", began=began, ended=ended, end=end, stretches=stretches)
+    boot = started.boot_id or "unknown"
+    return Session(boot_id=boot, began=began, ended=ended, end=end, stretches=stretches, pauses=pauses)
 
 
 def _unbelievable(event: Checked) -> str | None:
@@ -176,8 +195,9 @@ def _unbelievable(event: Checked) -> str | None:
 
 def last_word(life: Life) -> str:
     """Return in words how a life ended."""
-    if life.error is not None and life.session.end == "failed":
-        return f"its worker failed ({one_line(life.error.code)}: {one_line(life.error.message)[:160]})"
+    if life.error is not None and (life.session.end == "failed" or life.error.code in GUARDED):
+        ended = "was stopped" if life.session.end == "stopped" else "failed"
+        return f"its worker {ended} ({one_line(life.error.code)}: {one_line(life.error.message)[:160]})"
     return {
         "finished": "its worker was done",
         "stopped": "its worker was told to stop",

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vaultcube.results.coverage import Coverage, Restart, account
+from vaultcube.results.coverage import Coverage, Pause, Restart, account
 from vaultcube.results.judge import Measurement
 from vaultcube.results.lives import Life, Load, Worker, last_word, read_lives
 from vaultcube.results.schema import Evidence, Gpu, Metric
@@ -185,13 +185,16 @@ def _covered(
     metrics["uncovered_hours"] = Metric(value=most / 3600, unit="h")
     longest = max(subject.coverage.longest_gap_s for subject in soak.subjects)
     metrics["longest_gap_s"] = Metric(value=longest, unit="s")
+    waited = max(sum(pause.end_s - pause.start_s for pause in _pauses(subject)) for subject in soak.subjects)
+    metrics["paused_hours"] = Metric(value=waited / 3600, unit="h")
     for one in soak.subjects:
         if covered_ratio(one, seconds) >= targets.covered_ratio:
             continue
         text = f"{one.called} covered {one.coverage.covered_s / 3600:.4g} h of {seconds / 3600:.4g} h"
         gap = max(one.coverage.gaps, key=lambda gap: gap.seconds, default=None)
         if gap is not None:
-            text += f"; its longest gap is {gap.seconds:.0f} s ({gap.why})"
+            why = f"{gap.why}: {gap.reason}" if gap.reason else gap.why
+            text += f"; its longest gap is {gap.seconds:.0f} s ({why})"
         text += f"; in the end {last_word(one.lives[-1])}" if one.lives else "; its worker never started"
         evidence.append(
             one.evidence(
@@ -202,6 +205,10 @@ def _covered(
                 boot_id=gap.boot_id if gap else None,
             )
         )
+
+
+def _pauses(subject: Subject) -> list[Pause]:
+    return [pause for life in subject.lives for pause in life.session.pauses]
 
 
 def reboots(soak: Soak) -> list[Restart]:

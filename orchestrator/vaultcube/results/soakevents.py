@@ -40,6 +40,21 @@ class Checked(Event):
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
+class Paused(Event):
+    """The load waits from now on, and why: "recorder-lost" when nobody would record it."""
+
+    kind: Literal["paused"]
+    reason: Name
+    message: str = ""
+
+
+class Resumed(Event):
+    """The load that has waited goes on."""
+
+    kind: Literal["resumed"]
+    reason: Name
+
+
 class Mismatch(Event):
     """A result that was wrong: how many elements, where the first is, and its bits in hexadecimal."""
 

@@ -54,7 +54,7 @@ class SoakStatus(Model):
         run: its run id, also the compose project's name.
         wanted_s: seconds to be covered on every GPU.
         covered_s: on the GPU that has least.
-        left_s: estimate of the time to go in seconds, as fast as it went since this was first asked; null when unknown.
+        left_s: estimate of the time to go in seconds, as fast as it went while somebody looked; null when unknown.
         running: whether a container of it runs; null when the engine does not say.
         keeper: pid of the vaultcube that looks after it; null when nobody does, which it does not need.
         verdict: its own judge's, once it has ended.

@@ -211,6 +211,20 @@ class Session:
         images.add(image)
 
 
+class NamedSession(Session):
+    """One that leaves something running which has a name; see Session for the arguments."""
+
+    def _place(self, machine: Machine, docker: Docker) -> Plan:
+        inventory = machine.inventory()
+        taken = {one.instance for one in docker.containers() if one.instance}
+        if not inventory.gpus:
+            return self._plan(inventory, taken=taken)
+        return self._plan(inventory, machine.held(docker, inventory), machine.engine(docker), taken)
+
+    def _exclusive(self, plan: Plan) -> bool:  # noqa: ARG002 - a name is always taken
+        return True
+
+
 def conclude(result: Result, *, strict: bool, printed: bool = True) -> None:
     """Return when the run counts as done; the error of a run that failed is raised as it happened.
 

@@ -53,6 +53,11 @@ class Instance:
     url: str = ""
 
     @property
+    def directory_path(self) -> Path:
+        """The run directory."""
+        return Path(self.directory)
+
+    @property
     def called(self) -> str:
         """What people call it."""
         return self.name or self.run
@@ -89,7 +94,9 @@ def _instance(run: str, containers: list[Container], docker: Docker) -> Instance
         return found
     record = read_record(RunDirectory(Path(first.run_dir))) if first.run_dir else None
     if record is None:
-        return replace(found, state="loading" if looked_after_by and state == "running" else state)
+        # Only what has health checks gets ready one day: a soak has none.
+        waited_for = any("(health:" in one.status for one in containers)
+        return replace(found, state="loading" if looked_after_by and state == "running" and waited_for else state)
     return replace(found, state=_standing(containers, record, docker), url=record.url)
 
 

@@ -37,8 +37,8 @@ PROXY_CONFIG, PROXY_MOUNT = "haproxy.cfg", "/etc/haproxy/haproxy.cfg"
 REPLACED = frozenset({"command", "depends_on", "deploy", "labels", "ports", "volumes", "user", "image", "build"})
 # The workers that compose/stress.yml has, and its judge.
 WORKERS, JUDGE_SERVICE = frozenset({"gpu-0", "gpu-1", "gpu-2", "gpu-3"}), "judge"
-# In the folder of a soak: the recorder's sign of life, and what tells it that the soak is over.
-BEAT, ENDED = "recorder.json", "ended"
+# In the folder of a soak: the recorder's sign of life, what tells it that the soak is over, what the soak is held to.
+BEAT, ENDED, PROFILE = "recorder.json", "ended", "profile.toml"
 # What the image vaultcube/recorder runs.
 JUDGE = ("python3", "-m", "vaultcube")
 RECORDER = ("python3", "-m", "vaultcube.gpu.recorder")
@@ -159,7 +159,7 @@ def _judge(plan: Plan, run_dir: Path) -> dict[str, Any]:
     return {
         "image": RECORDER_IMAGE,
         "user": f"0:{plan.user.partition(':')[2]}",
-        "command": Tagged("!override", [*JUDGE, *plan.judge]),
+        "command": Tagged("!override", [*JUDGE, *plan.judge, "--profile", f"/results/{PROFILE}"]),
         "depends_on": Tagged("!reset", None),
         "volumes": Tagged("!override", [_results(run_dir)]),
         "labels": _labels(plan, run_dir),
@@ -194,7 +194,7 @@ def _proxy(plan: Plan, run_dir: Path) -> dict[str, Any]:
 def _labels(plan: Plan, run_dir: Path) -> dict[str, str]:
     """Return what every container of the run is found again by."""
     found = {LABEL_RUN: plan.run_id, LABEL_WORKLOAD: plan.workload, LABEL_DIR: str(run_dir)}
-    return found | ({LABEL_INSTANCE: plan.instance} if plan.purpose == "up" else {})
+    return found | ({LABEL_INSTANCE: plan.instance} if plan.instance else {})
 
 
 def _pins(ids: Sequence[str], plan: Plan, *capabilities: str) -> dict[str, Any]:

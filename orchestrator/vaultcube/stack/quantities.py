@@ -36,3 +36,15 @@ def parse_duration(text: str) -> float:
     if not 0 < seconds <= 366 * DURATION_UNITS["d"]:
         raise UsageError(f"{text!r} is no duration", next_step="Write it as 90s, 30m or 24h.")
     return seconds
+
+
+def parse_hours(text: str) -> tuple[float, ...]:
+    """Read a list of hours (`1,6,24`).
+
+    Raises:
+        UsageError: it is none.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", part) for part in parts):
+        raise UsageError(f"--ladder {text!r} is no list of hours", next_step="Write it as 1,6,24.")
+    return tuple(float(part) for part in parts)

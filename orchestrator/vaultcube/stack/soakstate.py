@@ -87,6 +87,7 @@ class SoakState:
             for one in plan.workers
         ]
         self._since: tuple[float, float] | None = None
+        self._judged: dict[str, RungStatus] = {}
 
     def read(self) -> Iterator[tuple[WorkerLog, AnyEvent]]:
         """Yield what the workers wrote since the last time."""
@@ -119,7 +120,7 @@ class SoakState:
         for _ in self.read():
             pass
         heat = self._temperatures()
-        judged = read_judgement(self.folder / RESULT)
+        judged = read_judgement(self.folder / RESULT) if self.over else None
         return SoakStatus(
             name=self.plan.instance,
             run=self.plan.run_id,
@@ -143,7 +144,7 @@ class SoakState:
                 for one in self.workers
             ),
             rungs=tuple(self._rungs()),
-            verdict=judged.verdict if judged and self.over else None,
+            verdict=judged.verdict if judged else None,
             simulated=self.plan.simulated,
             directory=str(self.directory.path),
         )
@@ -157,7 +158,8 @@ class SoakState:
         if covered >= self.wanted_s:
             return 0.0
         if now - began < _RATE_S or covered <= before:
-            return None
+            # Load covers as much time as goes by.
+            return self.wanted_s - covered if any(one.standing == "loading" for one in self.workers) else None
         return (self.wanted_s - covered) * (now - began) / (covered - before)
 
     def _temperatures(self) -> dict[str, float]:
@@ -171,15 +173,15 @@ class SoakState:
             }
         return {}
 
-    def _rungs(self) -> Iterator[RungStatus]:
+    def _rungs(self) -> list[RungStatus]:
+        """Return the rungs that were judged, lowest first."""
         with suppress(OSError):
             for path in self.folder.iterdir():
-                found, judged = _RUNG.fullmatch(path.name), None
-                if found:
-                    judged = read_judgement(path)
-                if found and judged:
+                found = _RUNG.fullmatch(path.name)
+                if found and path.name not in self._judged and (judged := read_judgement(path)):
                     with suppress(ValueError):
-                        yield RungStatus(hours=float(found[1]), verdict=judged.verdict)
+                        self._judged[path.name] = RungStatus(hours=float(found[1]), verdict=judged.verdict)
+        return sorted(self._judged.values(), key=lambda rung: rung.hours)
 
 
 def read_judgement(path: Path) -> Result | None:

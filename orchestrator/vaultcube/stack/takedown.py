@@ -73,6 +73,10 @@ def finish(directory: RunDirectory, docker: Docker) -> Result:
         VaultCubeError: the engine does not answer, or the plan cannot be read.
     """
     plan = read_plan(directory)
+    if plan.purpose == "soak":
+        from vaultcube.stack.soakend import finish_soak
+
+        return finish_soak(plan, directory, docker)
     return finish_service(plan, directory, docker) if plan.purpose == "up" else finish_orphan(directory, docker)
 
 

@@ -13,10 +13,9 @@ from vaultcube.gpu.selection import NOBODY, Held
 from vaultcube.results.lock import locked
 from vaultcube.results.schema import Result
 from vaultcube.results.service import ServiceRecord
-from vaultcube.stack.bench import Session, Watcher
+from vaultcube.stack.bench import NamedSession, Watcher
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.environment import container_user
-from vaultcube.stack.machine import Machine
 from vaultcube.stack.plan import Address, Plan
 from vaultcube.stack.ports import check_host, choose_port
 from vaultcube.stack.secrets import API_KEY
@@ -24,7 +23,7 @@ from vaultcube.stack.service import ServiceRun
 from vaultcube.stack.signals import Stop
 
 
-class UpSession(Session):
+class UpSession(NamedSession):
     """One `up`; see Session for the arguments.
 
     Attributes:
@@ -57,16 +56,6 @@ class UpSession(Session):
         address = Address(host=self.host, port=choose_port(self.host, self.port))
         self.request = self.request.model_copy(update={"address": address})
         return super()._plan(inventory, held, engine, taken)
-
-    def _place(self, machine: Machine, docker: Docker) -> Plan:
-        inventory = machine.inventory()
-        taken = {one.instance for one in docker.containers() if one.instance}
-        if not inventory.gpus:
-            return self._plan(inventory, taken=taken)
-        return self._plan(inventory, machine.held(docker, inventory), machine.engine(docker), taken)
-
-    def _exclusive(self, plan: Plan) -> bool:  # noqa: ARG002 - a name and a port are always taken
-        return True
 
     def up(self, watcher: Watcher) -> ServiceRecord | Result:
         """Start it, and return when it answers.

@@ -123,7 +123,12 @@ class Workload(ABC):
                 f"there is no preset {name!r} of {self.name}", next_step=f"Presets: {', '.join(self.presets)}."
             )
         chosen = {key: value for key, value in given.items() if value is not None}
-        return validated(self.params_type, {**self.presets[name], **chosen}, f"vaultcube bench {self.name}", self.name)
+        return validated(self.params_type, {**self.presets[name], **chosen}, self.command_line, self.name)
+
+    @property
+    def command_line(self) -> str:
+        """The command that runs it, as a person types it."""
+        return f"vaultcube bench {self.name}"
 
     def targets(self, profile: Profile) -> Targets:
         """Return the profile's targets for this workload; what it leaves out keeps its default.
@@ -200,6 +205,11 @@ class Soak(Workload):
     Its compose service is the first of its workers, which the others are copies of. What its workers wrote is measured
     and judged by `stack/soak.py`, GPU by GPU.
     """
+
+    @property
+    def command_line(self) -> str:
+        """The command that runs it, as a person types it."""
+        return f"vaultcube {self.name}"
 
     def command(self, params: Any, *, world_size: int, device: DeviceKind) -> list[str]:  # noqa: ARG002 - as for all
         """Return nothing: no container does the work of all GPUs."""

@@ -1,0 +1,119 @@
+"""When the workers of a soak have ended, and what each has covered by then: for who waits beside them. Pure.
+
+Time is the caller's own monotonic clock, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from vaultcube.results.events import AnyEvent, Finished, Started
+from vaultcube.results.lives import LONGEST_S
+from vaultcube.results.soakevents import Checked
+
+# Workers begin one after the other, a slow machine's last one later than that of a fast one covers a short soak.
+SETTLE_S = 30.0
+# An engine waits a minute at most before it starts a container again; a worker that is away for longer stays away.
+PATIENCE_S = 180.0
+
+
+class Look(NamedTuple):
+    """A worker at one moment: it holds its lock, all hours are covered by its last word, it was stopped for good."""
+
+    at_work: bool
+    finished: bool = False
+    stopped: bool = False
+
+
+@dataclass
+class Waiting:
+    """Watches workers come and go.
+
+    Args:
+        began_s: when the watch began.
+        settle_s: for how long another worker may still appear after the last one.
+        patience_s: after how long without its lock a worker has ended, whatever its last word.
+    """
+
+    began_s: float
+    settle_s: float = SETTLE_S
+    patience_s: float = PATIENCE_S
+    _newest_s: float = field(init=False)
+    _away_since: dict[str, float] = field(init=False, default_factory=dict)
+    _known: set[str] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._newest_s = self.began_s
+
+    def take(self, now_s: float, looks: Mapping[str, Look]) -> list[str]:
+        """Take what every worker that there is looks like; return the names of those that have not ended."""
+        if looks.keys() - self._known:
+            self._known |= looks.keys()
+            self._newest_s = now_s
+        found = []
+        for name, look in looks.items():
+            if look.at_work:
+                self._away_since.pop(name, None)
+                found.append(name)
+                continue
+            since = self._away_since.setdefault(name, now_s)
+            if not (look.finished or look.stopped or now_s - since >= self.patience_s):
+                found.append(name)
+        return found
+
+    def settled(self, now_s: float) -> bool:
+        """Say whether no other worker is to be expected; before the first one it never is."""
+        return bool(self._known) and now_s - self._newest_s >= self.settle_s
+
+
+@dataclass
+class Reached:
+    """What one worker has covered, event after event: never more than its judge will count.
+
+    Attributes:
+        covered_s: seconds of checked load.
+        wanted_s: what it was asked for when it began last; 0 before.
+        finished: whether its last word is that all is covered.
+    """
+
+    covered_s: float = 0.0
+    wanted_s: float = 0.0
+    finished: bool = False
+    _boot: str = ""
+    _began_s: float = 0.0
+    _reach_s: dict[str, float] = field(default_factory=dict)
+
+    def take(self, events: Iterable[AnyEvent]) -> None:
+        """Take what it wrote since."""
+        for event in events:
+            self.finished = isinstance(event, Finished)
+            if isinstance(event, Started):
+                self._boot, self._began_s = event.boot_id or "unknown", event.mono
+                asked = event.params.get("seconds")
+                self.wanted_s = float(asked) if isinstance(asked, int | float) and 0 < asked <= 10**9 else 1.0
+            elif isinstance(event, Checked) and event.iterations:
+                self._cover(event)
+
+    def _cover(self, event: Checked) -> None:
+        start = max(event.from_mono, self._began_s, self._reach_s.get(self._boot, 0.0))
+        end = min(event.until_mono, event.mono)
+        if start < end and event.until_mono - event.from_mono <= LONGEST_S:
+            self.covered_s += end - start
+            self._reach_s[self._boot] = end
+
+
+def next_rung(ladder: Iterable[float], judged: Iterable[float], wanted_s: float, covered_s: Iterable[float]) -> float | None:
+    """Return the highest rung (hours) that all workers have covered and that was not judged yet, or None.
+
+    Args:
+        ladder: hours; one that is not below `wanted_s` is the end of the soak, and no rung.
+        judged: hours that were.
+        wanted_s: seconds to be covered in all.
+        covered_s: seconds, by each worker.
+    """
+    least = min(covered_s, default=0.0)
+    known = set(judged)
+    due = [hours for hours in ladder if hours not in known and hours * 3600 < wanted_s and hours * 3600 <= least]
+    return max(due, default=None)
