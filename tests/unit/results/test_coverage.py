@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultcube.results.coverage import Coverage, End, Moment, Session, Stretch, account, merged, shifted
+from vaultcube.results.coverage import Coverage, End, Moment, Pause, Session, Stretch, account, merged, shifted
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -81,6 +82,18 @@ def test_a_worker_that_comes_back_leaves_a_gap_and_a_restart(end: End, why: str,
 
 def test_a_pause_inside_one_life_is_none_of_both() -> None:
     assert told(account([session(0, 100, (0, 10), (40, 100))])) == [("pause", 30)]
+
+
+def test_a_gap_says_what_was_waited_for_in_it() -> None:
+    life = session(0, 200, (10, 50), (90, 150))
+    waited = [Pause(52, 60, "heat"), Pause(60, 89, "recorder-lost"), Pause(70, 71, "heat"), Pause(160, 180, "night")]
+    found = account([dataclasses.replace(life, pauses=waited)])
+    assert [(gap.why, gap.reason) for gap in found.gaps] == [
+        ("start", ""),
+        ("pause", "heat, recorder-lost"),
+        ("stop", "night"),
+    ]
+    assert (found.covered_s, found.uncovered_s) == (100, 100)
 
 
 def test_a_reboot_lasts_as_long_as_the_wall_clock_says() -> None:

@@ -47,7 +47,7 @@ def test_a_known_kind_becomes_its_own_type() -> None:
 def test_every_kind_of_the_contract_is_known() -> None:
     kinds = {json.loads(line)["kind"] for line in (DATA / "runs/good/events.jsonl").read_text().splitlines()}
     others = {"error", "stage", "model", "server", "level", "probe", "detection", "operation", "allocation"}
-    others |= {"reference", "checked", "mismatch"}
+    others |= {"reference", "checked", "mismatch", "paused", "resumed"}
     assert kinds | others == KINDS
 
 

@@ -11,7 +11,7 @@ from tests.unit.support import STARTED, event, gpu
 
 from vaultcube.results.coverage import End
 from vaultcube.results.events import AnyEvent, Garbled
-from vaultcube.results.lives import Worker, last_word, read_lives
+from vaultcube.results.lives import GUARDED, Worker, last_word, read_lives
 from vaultcube.results.soak import SoakTargets, measure_soak, read_soak
 
 TARGETS = SoakTargets()
@@ -82,6 +82,7 @@ def test_a_worker_on_the_cpu_is_judged_by_its_events_alone() -> None:
         "covered_ratio": 1,
         "uncovered_hours": 1 / 3600,
         "longest_gap_s": 1,
+        "paused_hours": 0,
         "restarts_unplanned": 0,
         "restarts": 0,
         "mismatches": 0,
@@ -203,6 +204,42 @@ def test_a_worker_that_failed_and_came_back_is_an_unplanned_restart() -> None:
     )
     assert (metrics["restarts_unplanned"], metrics["restarts"], metrics["covered_ratio"]) == (1, 1, 1)
     assert "its worker failed (device-failed: so it was)" in evidence[0]
+
+
+@pytest.mark.parametrize("code", sorted(GUARDED))
+def test_a_worker_that_its_guard_stopped_says_why_and_may_go_on_when_a_person_says_so(code: str) -> None:
+    first = Life().checked(101, 105).error(106, code).checked(105, 106, mono=106.2)
+    metrics, _, evidence, _ = measured(worker(first))
+    assert (metrics["restarts_unplanned"], metrics["covered_ratio"]) == (0, 0.5)
+    (covered,) = evidence
+    assert covered.endswith(f"in the end its worker was stopped ({code}: so it was)")
+    metrics, _, evidence, _ = measured(worker(first, Life(300).checked(301, 307).done(307)))
+    assert (metrics["restarts_unplanned"], metrics["restarts"], evidence) == (0, 1, [])
+
+
+def test_a_gpu_that_was_lost_is_no_failure_of_its_worker() -> None:
+    """The worker fails first, and what the recorder knows comes a moment later; or the other way round."""
+    for codes in (("device-failed", "gpu-lost"), ("gpu-lost", "device-failed")):
+        life = Life().checked(101, 105)
+        for number, code in enumerate(codes):
+            life.error(106 + number, code)
+        ((found,), _) = read_lives({"a": worker(life)})
+        assert (found.session.end, last_word(found)) == ("stopped", "its worker was stopped (gpu-lost: so it was)")
+
+
+def test_time_without_a_recorder_is_a_pause_that_says_why() -> None:
+    life = Life().checked(101, 105).add("paused", 105.1, reason="recorder-lost", message="nothing new for 61 s")
+    metrics, _, evidence, _ = measured(worker(life.add("resumed", 1905.1, reason="recorder-lost").checked(1906, 1908)))
+    assert (metrics["paused_hours"], metrics["restarts_unplanned"]) == (0.5, 0)
+    assert "its longest gap is 1801 s (pause: recorder-lost); in the end" in evidence[0]
+
+
+def test_a_pause_that_nothing_ends_lasts_until_the_last_word() -> None:
+    life = Life().add("resumed", 100.5, reason="recorder-lost").add("paused", 102, reason="recorder-lost")
+    life.add("paused", 103, reason="recorder-lost").error(138, "interrupted")
+    metrics, _, evidence, _ = measured(worker(life))
+    assert metrics["paused_hours"] == pytest.approx(0.01)
+    assert "its longest gap is 38 s (start: recorder-lost); in the end its worker was told to stop" in evidence[0]
 
 
 def test_one_reboot_of_four_workers_is_one() -> None:
