@@ -160,14 +160,14 @@ def _life(name: str, worker: Worker, events: Sequence[AnyEvent], started: Starte
 
 
 def _pauses(events: Iterable[AnyEvent], last_s: float) -> list[Pause]:
-    """Return when a life's load waited; what nothing ends lasted until its last word."""
+    """Return when a life's load waited; what nothing ends lasted until its last word, what ended before not at all."""
     found: list[Pause] = []
     began: Paused | None = None
     for event in events:
         if isinstance(event, Paused) and began is None:
             began = event
         elif isinstance(event, Resumed) and began is not None:
-            found.append(Pause(began.mono, event.mono, one_line(began.reason)))
+            found.append(Pause(began.mono, max(event.mono, began.mono), one_line(began.reason)))
             began = None
     return found if began is None else [*found, Pause(began.mono, last_s, one_line(began.reason))]
 

@@ -287,7 +287,7 @@ def test_workers_whose_gpus_changed_places_are_sorted_by_gpu() -> None:
     ]
 
 
-@given(st.lists(st.tuples(st.sampled_from("sdcmrfe"), *[st.floats(-1e300, 1e300)] * 3), max_size=25))
+@given(st.lists(st.tuples(st.sampled_from("sdcmrfepu"), *[st.floats(-1e300, 1e300)] * 3), max_size=25))
 def test_whatever_workers_say_nothing_raises_and_nothing_is_covered_twice(
     said: list[tuple[str, float, float, float]],
 ) -> None:
@@ -307,8 +307,10 @@ def test_whatever_workers_say_nothing_raises_and_nothing_is_covered_twice(
             life.add("reference", mono, phase="x y", elements=1, mismatches=place % 2)
         elif what == "f":
             life.add("finished", mono, elapsed_s=0.0)
+        elif what in "pu":
+            life.add("paused" if what == "p" else "resumed", mono, reason="recorder-lost")
         else:
-            life.error(mono, "interrupted" if place % 2 else "crash")
+            life.error(mono, ("interrupted", "crash", "gpu-lost")[place % 3])
         events += life.events
     soak = read_soak({"gpu-0": Worker(events, (), GPUS[0].uuid), "gpu-1": Worker([], (), GPUS[1].uuid)}, GPUS)
     found = measure_soak(soak, 10, TARGETS)
