@@ -1,0 +1,106 @@
+"""A soak that vaultcube started, judged by its plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.results.soakruns import Plant, Story, write
+from tests.unit.support import RUN_ID, box
+from tests.unit.support import plan as any_plan
+
+from vaultcube import workloads
+from vaultcube.errors import EngineLostError, InterruptedRunError, RunTimeoutError, VaultCubeError
+from vaultcube.results.schema import Result, Status, Verdict
+from vaultcube.results.store import RunDirectory
+from vaultcube.stack.docker import Exit
+from vaultcube.stack.plan import Plan
+from vaultcube.stack.soakend import soak_result
+
+
+def plan(count: int = 4, **asked: Any) -> Plan:
+    given = {"hours": 1, **asked.pop("given", {})}
+    return any_plan(box(count, **asked), workload=workloads.load("stress"), given=given)
+
+
+def exits(one: Plan, **changes: dict[str, Any]) -> list[Exit]:
+    found = []
+    for worker in one.workers:
+        usual = {"running": False, "exit_code": 0, "oom_killed": False, "error": "", "image_id": "sha256:1"}
+        found.append(Exit(id=worker.service, service=worker.service, **{**usual, **changes.get(worker.service, {})}))
+    return found
+
+
+def judged(
+    root: Path, *plants: Plant, one: Plan | None = None, cause: VaultCubeError | None = None, **changes: dict[str, Any]
+) -> Result:
+    directory = RunDirectory(root / RUN_ID)
+    (directory.path / "results").mkdir(parents=True)
+    write(directory.path / "results", Story(3600, plants))
+    one = one or plan()
+    return soak_result(one, directory, exits(one, **changes), cause)
+
+
+def test_a_day_without_a_fault(tmp_path: Path) -> None:
+    found = judged(tmp_path)
+    assert (found.verdict, found.run.status, found.run.error) == (Verdict.PASS, Status.COMPLETED, None)
+    assert (found.run.id, found.run.workload, found.params["hours"]) == (RUN_ID, "stress", 1)
+    assert found.provenance.images["gpu-3"] == "sha256:1"
+    assert {artifact.path for artifact in found.artifacts} >= {"results/gpu-0/events.jsonl", "results/run.db"}
+
+
+def test_a_simulated_one_never_passes(tmp_path: Path) -> None:
+    assert judged(tmp_path, one=plan(simulated=True)).verdict is Verdict.UNAVAILABLE
+
+
+def test_fewer_hours_than_were_planned_are_not_covered(tmp_path: Path) -> None:
+    found = judged(tmp_path, one=plan(given={"hours": 2}))
+    assert {check.name for check in found.checks if check.verdict is Verdict.FAIL} == {"covered"}
+
+
+def test_a_gpu_whose_worker_never_began_counts(tmp_path: Path) -> None:
+    found = judged(tmp_path, one=plan(5))
+    assert found.verdict is Verdict.FAIL
+    assert "GPU 4 covered 0 h of 1 h; its worker never started" in {one.text for one in found.evidence}
+    assert (found.run.status, found.run.error and found.run.error.code) == (Status.FAILED, "container-killed")
+
+
+def test_a_worker_that_failed_is_named(tmp_path: Path) -> None:
+    found = judged(tmp_path, Plant("dead", 2, 600), **{"gpu-2": {"exit_code": 70}})
+    assert found.run.status is Status.FAILED
+    assert found.verdict is Verdict.FAIL
+    assert found.run.error is not None
+
+
+def test_a_worker_killed_for_memory_is_told_so(tmp_path: Path) -> None:
+    found = judged(tmp_path, Plant("dead", 1, 600), **{"gpu-1": {"exit_code": 137, "oom_killed": True}})
+    assert found.run.error is not None
+    assert found.run.error.code == "container-out-of-memory"
+
+
+@pytest.mark.parametrize(
+    ("cause", "status"),
+    [
+        (InterruptedRunError("stopped by SIGINT"), Status.INTERRUPTED),
+        (RunTimeoutError("late"), Status.TIMEOUT),
+        (EngineLostError("gone"), Status.FAILED),
+    ],
+)
+def test_what_ended_it_before_its_time_is_kept(tmp_path: Path, cause: VaultCubeError, status: Status) -> None:
+    found = judged(tmp_path, cause=cause)
+    assert (found.run.status, found.run.error and found.run.error.code) == (status, cause.code)
+    assert found.verdict is Verdict.UNAVAILABLE
+
+
+def test_one_that_was_stopped_by_hand_is_interrupted(tmp_path: Path) -> None:
+    found = judged(tmp_path, Plant("dead", 0, 600), **{"gpu-0": {"exit_code": 75, "stopped": True}})
+    assert found.run.status is Status.INTERRUPTED
+
+
+def test_nothing_at_all_was_written(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / RUN_ID)
+    (directory.path / "results").mkdir(parents=True)
+    found = soak_result(plan(), directory, [], InterruptedRunError("stopped by SIGINT"))
+    assert (found.run.status, found.verdict) == (Status.INTERRUPTED, Verdict.UNAVAILABLE)
+    assert all(check.verdict is Verdict.UNAVAILABLE for check in found.checks)
