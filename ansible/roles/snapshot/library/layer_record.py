@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.layer_record import add_up, difference, keep, kernel_settings, look, read_json, write_json
+from ansible.module_utils.layer_record import (
+    add_up,
+    difference,
+    keep,
+    kernel_settings,
+    look,
+    matches,
+    read_json,
+    write_json,
+)
 
 if TYPE_CHECKING:
-    from ansible.module_utils.layer_record import State
+    from ansible.module_utils.layer_record import Run, State
 
 DOCUMENTATION = r"""
 ---
@@ -40,7 +49,8 @@ def begin(home: Path, patterns: list[str], state: State, *, check: bool) -> list
         (home / "files.tar").unlink(missing_ok=True)
         record = {"format": 1, "patterns": [], "files": {}, "state": state, "sysctl": kernel_settings()}
     if fresh:
-        record["files"].update(keep(home / "files.tar", fresh, record["files"]))
+        known = record["files"]
+        known.update(keep(home / "files.tar", [path for path in matches(fresh) if path not in known]))
         record["patterns"] = sorted({*record["patterns"], *fresh})
         write_json(home / "record.json", record)
     # A run that died left its beginning here: what it changed counts as ours, so its beginning stays.
@@ -49,11 +59,13 @@ def begin(home: Path, patterns: list[str], state: State, *, check: bool) -> list
     return [f"recorded {pattern}" for pattern in fresh]
 
 
-def end(home: Path, state: State) -> list[str]:
+def end(home: Path, run: Run) -> list[str]:
     """Add up what the run changed; return what is new, in words."""
     started: Any = read_json(home / "running.json")
-    if started is None:
+    record: Any = read_json(home / "record.json")
+    if started is None or record is None:
         return []
+    state = look(run, record["patterns"])
     earlier: Any = read_json(home / "changes.json") or {}
     total = add_up(earlier, difference(started, state))
     if total != earlier:
@@ -80,11 +92,12 @@ def main() -> None:
         text: str = module.run_command(argv, check_rc=True)[1]
         return text
 
+    patterns: list[str] = module.params["patterns"]
     try:
         if module.params["state"] == "begun":
-            told = begin(home, module.params["patterns"], look(run), check=module.check_mode)
+            told = begin(home, patterns, look(run, patterns), check=module.check_mode)
         else:
-            told = [] if module.check_mode else end(home, look(run))
+            told = [] if module.check_mode else end(home, run)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"the record in {home} cannot be kept: {error}")
     module.exit_json(changed=bool(told), told=told)

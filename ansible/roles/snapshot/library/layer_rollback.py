@@ -64,6 +64,11 @@ class Rollback:
                 f"ls {self.base}"
             )
         self.record: dict[str, Any] = record or {}
+        self.now = look(self.run, self.record["patterns"])
+        # One that died on its way is counted too.
+        total: Any = read_json(self.home / "changes.json") or {}
+        started: Any = read_json(self.home / "running.json")
+        self.changes: Any = add_up(total, difference(started, self.now)) if started else total
 
     def run(self, argv: list[str]) -> str:
         """Run a command and return its stdout; its failure is the module's."""
@@ -78,7 +83,7 @@ class Rollback:
                 msg=f"{' and '.join(above)} stand on {self.layer} and are still there. Nothing was changed. "
                 f"Next: roll them back too: --tags {','.join([*above, self.layer])}"
             )
-        now, changes = look(self.run), self.changes()
+        now, changes = self.now, self.changes
         spare = {**self.running_kernel(now["packages"]), **self.module.params["spare"]}
         touched = [name for name, (before, _) in changes.get("packages", {}).items() if before is not None]
         packages = plan_packages(changes, now, spare, self.offered(touched), self.basic())
@@ -91,7 +96,7 @@ class Rollback:
         units = plan_switches(changes, now, "units")
         holds = plan_switches(changes, now, "holds")
         marks = plan_switches(changes, now, "marks", packages["purge"])
-        write, remove = plan_files(self.record["patterns"], self.record["files"])
+        write, remove = self.plan_files()
         return {
             **packages,
             "also_removed": others,
@@ -113,11 +118,9 @@ class Rollback:
         """Return whether the layer's unit is stopped now: a template is none, and the way in stays."""
         return "@." not in unit and not (unit.partition(".")[0] in {"ssh", "sshd"} and "openssh-server" in spare)
 
-    def changes(self) -> Any:
-        """Return what the layer's runs changed, one that died on its way included."""
-        total: Any = read_json(self.home / "changes.json") or {}
-        started: Any = read_json(self.home / "running.json")
-        return add_up(total, difference(started, look(self.run))) if started else total
+    def plan_files(self, spare: list[str] | None = None) -> tuple[list[str], list[str]]:
+        """Return (to write again, to remove)."""
+        return plan_files(self.changes.get("files", {}), self.record["files"], self.record["patterns"], spare or [])
 
     def running_kernel(self, packages: dict[str, str]) -> dict[str, str]:
         """Return the packages that the running kernel lives in: a machine without them does not boot."""
@@ -166,25 +169,25 @@ class Rollback:
 
     def files(self) -> dict[str, Any]:
         """Put the files back, those of `last` excepted."""
-        write, remove = plan_files(self.record["patterns"], self.record["files"], self.last)
-        if write or remove:
-            self.keep_present()
+        write, remove = self.plan_files(self.last)
+        self.keep_present([*write, *remove])
         stuck = restore(self.home / "files.tar", write, remove)
         return {"changed": bool(write or remove), "write": write, "remove": remove, "stuck": stuck}
 
-    def keep_present(self) -> None:
-        """Keep the files as they are now, the first time: for `undone`, and for whoever misses one of them later."""
-        if not (self.home / "present.json").exists():
-            (self.home / "present.tar").unlink(missing_ok=True)
-            present = keep(self.home / "present.tar", self.record["patterns"])
-            write_json(self.home / "present.json", {"files": present})
+    def keep_present(self, paths: list[str]) -> None:
+        """Keep the files as they are now: for `undone`, and for whoever misses one of them later."""
+        earlier: Any = read_json(self.home / "present.json") or {"files": {}, "touched": []}
+        fresh = [path for path in paths if path not in earlier["touched"]]
+        earlier["files"].update(keep(self.home / "present.tar", fresh))
+        write_json(self.home / "present.json", {"files": earlier["files"], "touched": [*earlier["touched"], *fresh]})
 
     def undone(self) -> dict[str, Any]:
         """Put the files back as they were before `files`."""
         present: Any = read_json(self.home / "present.json")
         if present is None:
             return {"changed": False}
-        write, remove = plan_files(self.record["patterns"], present["files"], self.last)
+        write = sorted(present["files"])
+        remove = sorted(set(present["touched"]) - set(write), reverse=True)
         restore(self.home / "present.tar", write, remove)
         (self.home / "present.json").unlink()
         (self.home / "present.tar").unlink()
@@ -205,10 +208,9 @@ class Rollback:
 
     def finished(self) -> dict[str, Any]:
         """Put every file back, and the record aside."""
-        write, remove = plan_files(self.record["patterns"], self.record["files"])
+        write, remove = self.plan_files()
         # Directories that only held what has been removed meanwhile.
-        if write or remove:
-            self.keep_present()
+        self.keep_present([*write, *remove])
         stuck = restore(self.home / "files.tar", write, remove)
         aside = self.base / "done" / f"{self.layer}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         aside.parent.mkdir(mode=0o700, exist_ok=True)

@@ -1,12 +1,13 @@
 """What a layer found and what it changed: kept before the layer writes, read by the rollback.
 
 A layer's directory holds
-    record.json   {"patterns": [...], "files": {path: {...}}, "state": STATE, "sysctl": {key: value}}: before its first run
+    record.json   {"patterns": [...], "files": {path: finger}, "state": STATE, "sysctl": {key: value}}: before its first run
     files.tar     the files of that moment that match the patterns, with owners, modes and times
     running.json  STATE at the start of a run that has not ended
     changes.json  {kind: {name: [before, after]}}: what its runs changed, added up; null where it was not there
 STATE is {"packages": {name: version}, "residue": {name: version}, "marks": {name: "auto"|"manual"},
-"holds": {name: "hold"}, "units": {name: "enabled"|"disabled"|"masked"}, "accounts": {name: "user"|"group"}}.
+"holds": {name: "hold"}, "units": {name: "enabled"|"disabled"|"masked"}, "accounts": {name: "user"|"group"},
+"files": {path: finger}}.
 
 Standard library only: it runs on the target. Commands are run by the caller's `run`, so that tests need no machine.
 """
@@ -14,6 +15,7 @@ Standard library only: it runs on the target. Commands are run by the caller's `
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -26,9 +28,8 @@ from pathlib import Path
 Run = Callable[[list[str]], str]
 State = dict[str, dict[str, str]]
 Changes = dict[str, dict[str, list[str | None]]]
-Finger = dict[str, str | int]
 
-KINDS = ("packages", "residue", "marks", "holds", "units", "accounts")
+KINDS = ("packages", "residue", "marks", "holds", "units", "accounts", "files")
 SWITCHED = ("enabled", "disabled", "masked")
 
 
@@ -56,8 +57,8 @@ def write_json(path: Path, content: object) -> None:
     new.replace(path)
 
 
-def look(run: Run, etc: Path = Path("/etc")) -> State:
-    """Return the machine's packages, marks, units and accounts as they are now."""
+def look(run: Run, patterns: Iterable[str], etc: Path = Path("/etc")) -> State:
+    """Return the machine's packages, marks, units, accounts and the files that match, as they are now."""
     packages, residue = parse_packages(
         run(["dpkg-query", "-W", "-f", "${binary:Package}\t${Version}\t${db:Status-Abbrev}\n"])
     )
@@ -72,6 +73,7 @@ def look(run: Run, etc: Path = Path("/etc")) -> State:
             **{f"user {name}": "user" for name in _names(etc / "passwd")},
             **{f"group {name}": "group" for name in _names(etc / "group")},
         },
+        "files": fingers(matches(patterns)),
     }
 
 
@@ -184,62 +186,76 @@ def _below(top: str) -> Iterator[str]:
             yield str(Path(folder, name))
 
 
-def finger(path: str) -> Finger | None:
-    """Return what makes a file that file (kind, mode, owners, content), or None where there is none.
+def finger(path: str) -> str | None:
+    """Return what makes a file that file: "kind mode uid:gid content", or None where there is none.
 
-    Sockets, pipes and devices are nobody's configuration: None as well.
+    The kind is file, link or directory; the content a SHA-256, a link's target, or nothing. Sockets, pipes and devices
+    are nobody's configuration: None as well.
     """
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    found: Finger = {"mode": stat.S_IMODE(status.st_mode), "uid": status.st_uid, "gid": status.st_gid}
+    marks = f"{stat.S_IMODE(status.st_mode):o} {status.st_uid}:{status.st_gid}"
     if stat.S_ISLNK(status.st_mode):
-        return {**found, "kind": "link", "to": str(Path(path).readlink())}
+        return f"link {marks} {Path(path).readlink()}"
     if stat.S_ISDIR(status.st_mode):
-        return {**found, "kind": "directory"}
+        return f"directory {marks}"
     if stat.S_ISREG(status.st_mode):
-        return {**found, "kind": "file", "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+        return f"file {marks} {hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
     return None
 
 
-def keep(tar: Path, patterns: Iterable[str], known: Iterable[str] = ()) -> dict[str, Finger]:
-    """Add the files that match to an archive, but those already known, and return their fingers."""
-    skip, found = set(known), {}
-    # The archive holds password hashes and keys.
+def fingers(paths: Iterable[str]) -> dict[str, str]:
+    """Return the fingers of those paths that have one."""
+    return {path: mark for path in paths if (mark := finger(path))}
+
+
+def keep(tar: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Add files to an archive that only root reads, and return their fingers."""
+    found = fingers(paths)
     os.close(os.open(tar, os.O_WRONLY | os.O_CREAT, 0o600))
-    with tarfile.open(tar, "a") as archive:
-        for path in matches(patterns):
-            mark = None if path in skip else finger(path)
-            if mark:
-                archive.add(path, arcname=path.lstrip("/"), recursive=False)
-                found[path] = mark
+    # tarfile cannot append to an empty file.
+    with tarfile.open(tar, "a" if tar.stat().st_size else "w") as archive:
+        for path in found:
+            archive.add(path, arcname=path.lstrip("/"), recursive=False)
     return found
 
 
 def plan_files(
-    patterns: Iterable[str], recorded: dict[str, Finger], spare: Iterable[str] = ()
+    changed: dict[str, list[str | None]],
+    recorded: dict[str, str],
+    patterns: Iterable[str],
+    spare: Iterable[str] = (),
 ) -> tuple[list[str], list[str]]:
-    """Return (to write again, to remove) so that what matches the patterns is as recorded.
+    """Return (to write again, to remove) so that what the layer changed is as recorded.
 
-    What matches a pattern of `spare` is left out.
+    A file that somebody else put beside those of the layer stays; one in a directory that the layer made goes with it.
+
+    Args:
+        changed: what the layer's runs changed, {path: [before, after]}.
+        recorded: the fingers of the record.
+        patterns: the globs that the record is for.
+        spare: paths that are left alone, with all below them.
     """
-    left = set(matches(spare))
-    left |= {
-        path for path in recorded for pattern in spare if path == pattern or path.startswith(pattern.rstrip("/") + "/")
-    }
-    write = [path for path, mark in recorded.items() if path not in left and finger(path) != mark]
-    remove = [path for path in matches(patterns) if path not in recorded and path not in left]
+    made = {path for path, (before, _) in changed.items() if before is None and path not in recorded}
+    write = [path for path in changed if path in recorded and finger(path) != recorded[path]]
+    here = (path for path in matches(patterns) if path not in recorded)
+    remove = [path for path in here if path in made or any(str(parent) in made for parent in Path(path).parents)]
     # Children before their directory.
-    return sorted(write), sorted(remove, reverse=True)
+    return _without(sorted(write), spare), _without(sorted(remove, reverse=True), spare)
+
+
+def _without(paths: list[str], spare: Iterable[str]) -> list[str]:
+    spared = tuple(spare)
+    return [path for path in paths if not any(path == one or path.startswith(one.rstrip("/") + "/") for one in spared)]
 
 
 def restore(tar: Path, write: Iterable[str], remove: Iterable[str]) -> list[str]:
     """Remove and write the files; return those that could not be removed: directories with something else in them."""
     stuck = []
     for path in remove:
-        mark = finger(path)
-        if mark and mark["kind"] == "directory":
+        if (finger(path) or "").startswith("directory"):
             try:
                 Path(path).rmdir()
             except OSError:
@@ -276,4 +292,13 @@ def _put(archive: tarfile.TarFile, path: str) -> None:
     if not member.issym():
         new.chmod(member.mode)
         os.utime(new, (member.mtime, member.mtime))
-    new.replace(target)
+    try:
+        new.replace(target)
+    except OSError as error:
+        # A mount of its own, as /etc/hosts is in a container, takes new content but not a new file.
+        if error.errno != errno.EBUSY or member.issym():
+            raise
+        target.write_bytes(new.read_bytes())
+        target.chmod(member.mode)
+        os.chown(target, member.uid, member.gid)
+        new.unlink()
