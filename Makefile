@@ -51,6 +51,7 @@ bench: ## set up, then measure what Vault Cube costs: the table of docs/performa
 
 schemas: venv ## generate docs/schema and docs/errors.md from the code
 	@.venv/bin/python -m vaultcube.results.export docs
+	@.venv/bin/python -m vaultcube.host.words >docs/schema/health.schema.json
 
 role-docs: venv ## write README.md of every Ansible role from what the role says of itself
 	@.venv/bin/python scripts/role_readmes.py

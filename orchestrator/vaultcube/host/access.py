@@ -61,7 +61,7 @@ def ssh_keys(machine: Machine) -> Judged:
 
 
 def sudo(machine: Machine) -> Judged:
-    """May the administrator use sudo, and is a password asked for and there?"""
+    """May the administrator use sudo, and is a password asked for, and one set?"""
     machine.need_root()
     wanted = machine.expected.user
     _account(machine)
@@ -70,15 +70,14 @@ def sudo(machine: Machine) -> Judged:
     if not rules:
         return fail(f"{wanted.name} may not use sudo", again("users"))
     free = [rule for rule in rules if "NOPASSWD" in rule]
-    if wanted.sudo_password and free:
+    if free:
         return fail(f"{wanted.name} needs no password: {free[0]}", f"{again('users')}; see /etc/sudoers.d")
     state = machine.output("passwd", "-S", wanted.name, role="users").split()[1:2]
-    if wanted.sudo_password and state != ["P"]:
-        return fail(
-            f"sudo asks {wanted.name} for a password, and none is set",
-            f"Set one as root (passwd {wanted.name}), or with users_admin_password_hash; SSH does not take it.",
-        )
-    return good(f"{wanted.name}: {'; '.join(rules)}")
+    if state == ["P"]:
+        return good(f"{wanted.name}: {'; '.join(rules)}, with a password")
+    step = f"Set one as root (passwd {wanted.name}), or with users_admin_password_hash; SSH does not take it."
+    seen = f"sudo asks {wanted.name} for a password, and none is set"
+    return fail(seen, step) if wanted.password else unavailable(seen, step)
 
 
 def sshd(machine: Machine) -> Judged:

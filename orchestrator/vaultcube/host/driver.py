@@ -6,9 +6,11 @@ from vaultcube.gpu.kernellog import since_boot
 from vaultcube.gpu.versions import Module, parse_module
 from vaultcube.gpu.xid import Parser, classify, meaning
 from vaultcube.host.machine import Machine
-from vaultcube.host.parse import assignments, csv_rows, cuda_release, cudnn_majors, fields_of
+from vaultcube.host.parse import assignments, csv_rows, cuda_release, cudnn_majors, fields_of, mapping
 from vaultcube.host.words import Judged, JudgedError, Unseen, again, fail, good, invalid, together, unavailable
 
+FIRST_BOOT = "vaultcube-firstboot.service"
+FIRST_BOOT_STATE = "/var/lib/vaultcube/firstboot.json"
 LOADED = "/proc/driver/nvidia/version"
 REBOOT = "Reboot, so that module and libraries are the same again."
 ROLE = "nvidia_driver"
@@ -167,18 +169,21 @@ def xid(machine: Machine) -> Judged:
 
 def first_boot(machine: Machine) -> Judged:
     """Did the first boot with the cards do what the build without them could not?"""
-    unit = "vaultcube-firstboot.service"
-    told = assignments(
-        machine.output("systemctl", "show", unit, "-p", "LoadState,ActiveState,Result", role="first_boot")
-    )
+    show = ("systemctl", "show", FIRST_BOOT, "-p", "LoadState,ActiveState")
+    told = assignments(machine.output(*show, role="first_boot"))
     if told.get("LoadState") != "loaded":
-        return (
-            good("nothing was put off to it")
-            if not machine.expected.image_build_phase
-            else fail(f"there is no {unit}", again("first_boot"))
-        )
+        if machine.expected.image_build_phase:
+            return fail(f"there is no {FIRST_BOOT}", again("first_boot"))
+        return good("nothing was put off to it")
+    text = machine.text(FIRST_BOOT_STATE)
+    state = {} if isinstance(text, Unseen) else mapping(text)
     if told.get("ActiveState") == "failed":
-        return fail(f"{unit} failed ({told.get('Result', '?')})", f"See why: journalctl -u {unit}")
-    if machine.expected.image_build_phase and told.get("ActiveState") != "active":
-        return unavailable(f"{unit} waits for the first boot with the cards")
-    return good(f"{unit}: {told.get('ActiveState', '?')}")
+        return fail(
+            f"{FIRST_BOOT} failed at {state.get('step', '?')}: {state.get('reason', '?')}",
+            f"See journalctl -u {FIRST_BOOT}, mend it, then: systemctl restart {FIRST_BOOT}",
+        )
+    if state.get("status") == "waiting":
+        return unavailable(str(state.get("reason")))
+    if machine.expected.image_build_phase and not state:
+        return unavailable(f"{FIRST_BOOT} waits for the first boot with the cards")
+    return good(f"{FIRST_BOOT}: {told.get('ActiveState', '?')}")

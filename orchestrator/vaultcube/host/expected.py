@@ -17,13 +17,13 @@ SCHEMA: Final = "vaultcube.host/1"
 
 @dataclass(frozen=True)
 class User:
-    """The administrator. Empty texts and lists are not checked."""
+    """The administrator. `password`: it has one, which sudo asks for; without, it cannot use sudo until one is set."""
 
     name: str = "vaultadmin"
     uid: int = 1000
-    groups: tuple[str, ...] = ("sudo",)
+    groups: tuple[str, ...] = ("sudo", "docker")
     shell: str = "/bin/bash"
-    sudo_password: bool = True
+    password: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class Fail2ban:
 
 @dataclass(frozen=True)
 class Updates:
-    """What unattended-upgrades does by itself, and what is held back from every upgrade."""
+    """What unattended-upgrades does by itself, and what is held back from every upgrade.
+
+    `held` are patterns of package names; one that begins with `!` takes names out again.
+    """
 
     enabled: bool = True
     automatic_reboot: bool = False
@@ -111,7 +114,7 @@ class Expected:
         cudnn_major: major version of cuDNN on the host; empty where none is expected.
         toolkit_minimum: the oldest NVIDIA Container Toolkit.
         images: the images of layer 4; empty for one of each in the catalogue.
-        recorder_unit: the unit that records the GPUs on a demo box; empty where there is none.
+        recorder_unit: the unit that records the GPUs on a demo box.
         image_build_phase: whether the host was built without its hardware and has not booted on it yet.
     """
 
@@ -134,7 +137,7 @@ class Expected:
     cudnn_major: str = "9"
     toolkit_minimum: str = "1.17.8"
     images: tuple[str, ...] = ()
-    recorder_unit: str = ""
+    recorder_unit: str = "vaultcube-recorder.service"
     image_build_phase: bool = False
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vaultcube.host.engine import info
 from vaultcube.host.machine import Machine
-from vaultcube.host.parse import document, mapping
+from vaultcube.host.parse import assignments, document, mapping
 from vaultcube.host.probe import NO_PROBES
 from vaultcube.host.shell import ask
 from vaultcube.host.words import Judged, JudgedError, again, fail, good, invalid, together, unavailable
@@ -138,9 +138,9 @@ def _checks(found: dict[str, Any]) -> list[dict[str, Any]]:
 def recorder(machine: Machine) -> Judged:
     """Is the unit alive that records the GPUs?"""
     unit = machine.expected.recorder_unit
-    if not unit:
+    told = assignments(machine.output("systemctl", "show", unit, "-p", "LoadState,ActiveState", role="vaultcube"))
+    if told.get("LoadState") != "loaded":
         return unavailable("this host is not set up as a demo box (playbooks/vaultcube.yml)")
-    if machine.active(unit):
+    if told.get("ActiveState") == "active":
         return good(f"{unit} is active")
-    answer = machine.ask("systemctl", "is-active", unit)
-    return fail(f"{unit} is {answer.stdout.strip() or 'not there'}", f"See why: journalctl -u {unit}")
+    return fail(f"{unit} is {told.get('ActiveState', '?')}", f"See why: journalctl -u {unit}")

@@ -86,7 +86,8 @@ def ufw_status(text: str) -> Ufw:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.replace("(v6)", " ").split())
+    """Return a place without `(v6)`, and without the name of an application behind its port."""
+    return re.sub(r"\s\([^()]*\)$", "", " ".join(text.replace("(v6)", " ").split()).replace(" )", ")"))
 
 
 def iptables_rules(text: str) -> Rules:

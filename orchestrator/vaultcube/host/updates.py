@@ -45,10 +45,16 @@ def held(machine: Machine) -> Judged:
     pairs = [line.split() for line in text.splitlines()]
     installed = [words[0] for words in pairs if words[1:] == ["installed"]]
     holds = machine.output("apt-mark", "showhold", role="auto_updates").split()
-    matching = [name for name in installed if any(fnmatch(name, pattern) for pattern in wanted)]
+    matching = [name for name in installed if _matches(name, wanted)]
     if not matching:
         return good("none of those is installed that would be" if wanted else "none needs to be")
     free = [name for name in matching if name not in holds]
     more = f" and {len(free) - 5} more" if free[5:] else ""
     faults = [f"not held: {', '.join(free[:5])}{more}"] if free else []
     return together(faults, f"{len(matching)} packages", again("auto_updates"))
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Say whether a package is meant: by one of the patterns, and by none that begins with `!`."""
+    out = any(fnmatch(name, one[1:]) for one in patterns if one.startswith("!"))
+    return not out and any(fnmatch(name, one) for one in patterns)

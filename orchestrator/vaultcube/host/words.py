@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -173,3 +174,8 @@ def schema() -> dict[str, Any]:
         "required": list(top),
         "additionalProperties": False,
     }
+
+
+if __name__ == "__main__":
+    # `make schemas` writes it to docs/schema.
+    sys.stdout.write(json.dumps(schema(), indent=2) + "\n")
