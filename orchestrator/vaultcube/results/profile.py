@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,19 +54,17 @@ def to_toml(profile: Profile) -> str:
     """Return a profile as TOML text that `parse_profile` reads as the same."""
     import json
 
-    # JSON's strings and finite numbers are TOML's too; what JSON writes as surrogates is left as it is.
-    def table(values: BaseModel | dict[str, float]) -> str:
-        pairs = values.items() if isinstance(values, dict) else values
-        return "".join(f"{json.dumps(key)} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in pairs)
+    def word(value: object) -> str:
+        # JSON's strings and finite numbers are TOML's, but for one character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
-    head = f"name = {json.dumps(profile.name, ensure_ascii=False)}\n"
-    head += f"description = {json.dumps(profile.description, ensure_ascii=False)}\n"
-    hardware = f"\n[hardware]\n{table(profile.hardware)}" if profile.hardware else ""
-    return (
-        head
-        + hardware
-        + "".join(f"\n[targets.{json.dumps(name)}]\n{table(values)}" for name, values in profile.targets.items())
-    )
+    def table(values: Mapping[str, object]) -> str:
+        return "".join(f"{word(key)} = {word(value)}\n" for key, value in values.items())
+
+    text = table({"name": profile.name, "description": profile.description})
+    if profile.hardware:
+        text += f"\n[hardware]\n{table(profile.hardware.model_dump())}"
+    return text + "".join(f"\n[targets.{word(name)}]\n{table(values)}" for name, values in profile.targets.items())
 
 
 def load_profile(name_or_path: str, built_in: Path) -> Profile:

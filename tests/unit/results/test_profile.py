@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaultcube.errors import ProfileError
-from vaultcube.results.profile import load_profile, parse_profile
+from vaultcube.results.profile import Hardware, Profile, load_profile, parse_profile, to_toml
 from vaultcube.stack.assets import PROFILES
 
 BUILT_IN = sorted(file.stem for file in PROFILES.glob("*.toml"))
@@ -80,3 +80,27 @@ def test_any_text_is_a_profile_or_an_error(text: str) -> None:
     except ProfileError as error:
         told = error.message
         assert told.startswith("x.toml")
+
+
+names = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+profiles = st.builds(
+    Profile,
+    name=names,
+    description=names,
+    hardware=st.none()
+    | st.builds(
+        Hardware,
+        gpu_name=names,
+        gpu_count=st.integers(1, 64),
+        gpu_memory_total_bytes=st.integers(1, 2**50),
+        compute_capability=names,
+    ),
+    targets=st.dictionaries(
+        names, st.dictionaries(names, st.floats(allow_nan=False, allow_infinity=False), max_size=3), max_size=3
+    ),
+)
+
+
+@given(profiles)
+def test_a_profile_that_is_written_is_read_as_the_same(profile: Profile) -> None:
+    assert parse_profile(to_toml(profile), "it") == profile

@@ -26,7 +26,7 @@ from vaultcube.gpu.readings import Link
 from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.profile import Profile
 from vaultcube.stack.plan import Plan, Request, make_plan
-from vaultcube.stack.quantities import MEMORY_FLOOR, parse_duration, parse_memory
+from vaultcube.stack.quantities import MEMORY_FLOOR, parse_duration, parse_hours, parse_memory
 
 FOO = Holder("container", "foo", "", None, "container foo")
 
@@ -306,3 +306,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         except UsageError as error:
             told = error.next_step
             assert told
+
+
+@pytest.mark.parametrize(("text", "hours"), [("1,6,24", (1, 6, 24)), ("0.5", (0.5,)), (" 1 , 2.25 ", (1, 2.25))])
+def test_hours(text: str, hours: tuple[float, ...]) -> None:
+    assert parse_hours(text) == hours
+
+
+@pytest.mark.parametrize("text", ["", ",", "1,", "x", "1;2", "-1", "1e3", "nan", "1,,2", "\u0661"])
+def test_what_is_no_list_of_hours_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no list of hours"):
+        parse_hours(text)

@@ -1,0 +1,78 @@
+"""Going on with a soak: only as what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.unit.support import box, gpu
+from tests.unit.support import plan as any_plan
+
+from vaultcube import workloads
+from vaultcube.errors import SoakChangedError
+from vaultcube.gpu.selection import parse_gpus
+from vaultcube.results.store import RunDirectory
+from vaultcube.stack.plan import Plan
+from vaultcube.stack.soakrun import images_before
+from vaultcube.stack.soaksession import Asked, is_soak, refuse_changes
+
+
+def plan(count: int = 4, gpus: str | None = None) -> Plan:
+    return any_plan(box(count), gpus=gpus, workload=workloads.load("stress"), given={"hours": 6})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Asked(),
+        Asked(gpus=parse_gpus("4")),
+        Asked(gpus=parse_gpus("all")),
+        Asked(gpus=parse_gpus("device=3,2,1,0")),
+        Asked(gpus=parse_gpus(f"device={gpu(0).uuid},1,2,3")),
+        Asked(hours=6, flavour="cu128"),
+    ],
+)
+def test_what_it_is_may_be_said_again(asked: Asked) -> None:
+    refuse_changes(plan(), asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Asked(gpus=parse_gpus("2")), "runs on 4 GPU(s), 0, 1, 2, 3, and 2 GPU(s) was asked for"),
+        (Asked(gpus=parse_gpus("none")), "0 GPU(s) was asked for"),
+        (Asked(gpus=parse_gpus("device=0,1,2,5")), "GPU 5 was asked for"),
+        (Asked(gpus=parse_gpus("device=0")), "1 GPU(s) was asked for"),
+        (Asked(hours=24), "is one of 6 h, and 24 h was asked for"),
+        (Asked(flavour="cu124"), "vaultcube/pytorch:cu128, and cu124 was asked for"),
+    ],
+)
+def test_anything_else_is_refused_with_why(asked: Asked, said: str) -> None:
+    with pytest.raises(SoakChangedError) as caught:
+        refuse_changes(plan(), asked)
+    assert said in caught.value.message
+    assert caught.value.exit_code == 3
+
+
+def test_one_on_the_cpu_does_not_move_to_gpus() -> None:
+    with pytest.raises(SoakChangedError):
+        refuse_changes(plan(0), Asked(gpus=parse_gpus("2")))
+    refuse_changes(plan(0), Asked(gpus=parse_gpus("none")))
+
+
+def test_a_run_is_a_soak_by_its_plan(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    assert not is_soak(directory)
+    (tmp_path / "plan.json").write_text("{")
+    assert not is_soak(directory)
+    (tmp_path / "plan.json").write_text(any_plan().to_json())
+    assert not is_soak(directory)
+    (tmp_path / "plan.json").write_text(plan().to_json())
+    assert is_soak(directory)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{"])
+def test_images_that_were_not_noted_are_unknown(tmp_path: Path, text: str) -> None:
+    assert images_before(RunDirectory(tmp_path)) == {}
+    (tmp_path / "images.json").write_text(text)
+    assert images_before(RunDirectory(tmp_path)) == {}
