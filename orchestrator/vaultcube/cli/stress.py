@@ -12,6 +12,8 @@ import typer
 from vaultcube.cli.bench import DEFAULT_PROFILE, FlavourName
 from vaultcube.cli.generated import command_of, generate
 from vaultcube.cli.options import Json, ResultsDir, results_root
+from vaultcube.cli.stressjudge import EXAMPLE as JUDGE_EXAMPLE
+from vaultcube.cli.stressjudge import judge_verb
 from vaultcube.workloads.stress import WORKLOAD, StressParams
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from vaultcube.workloads import Workload
 
 EXAMPLE = "Example: vaultcube stress --hours 24"
-JUDGE_EXAMPLE = "Example: vaultcube stress judge results/soak"
 # What has options of its own here.
 FIELDS = {name: field for name, field in StressParams.model_fields.items() if name not in {"hours", "ladder"}}
 SUMMARY = """Load every GPU for hours, check every result bit by bit, and judge what was seen.
@@ -171,23 +172,4 @@ def stop_verb(
     _conclude(result, directory, strict=strict, as_json=json)
 
 
-@app.command("judge", epilog=JUDGE_EXAMPLE)
-def judge_verb(
-    folder: Annotated[Path, typer.Argument(help="Where workers and recorder wrote: gpu-0/events.jsonl, run.db.")],
-    *,
-    profile: Annotated[
-        str, typer.Option(help="Acceptance targets: a built-in profile or a TOML file.")
-    ] = DEFAULT_PROFILE,
-    strict: Strict = False,
-    json: Json = False,
-) -> None:
-    """Judge what `docker compose -f compose/stress.yml up` left, and keep the verdict beside it."""
-    from vaultcube.results.profile import load_profile
-    from vaultcube.results.store import RunDirectory
-    from vaultcube.stack.assets import PROFILES
-    from vaultcube.stack.soak import judge_soak
-
-    place = folder.expanduser().absolute()
-    result = judge_soak(place, load_profile(profile, PROFILES))
-    RunDirectory(place).write_result(result)
-    _conclude(result, place, strict=strict, as_json=json)
+app.command("judge", epilog=JUDGE_EXAMPLE)(judge_verb)

@@ -5,7 +5,7 @@ Time is the caller's own monotonic clock, in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -104,8 +104,10 @@ class Reached:
             self._reach_s[self._boot] = end
 
 
-def next_rung(ladder: Iterable[float], judged: Iterable[float], wanted_s: float, covered_s: Iterable[float]) -> float | None:
-    """Return the highest rung (hours) that all workers have covered and that was not judged yet, or None.
+def next_rung(
+    ladder: Iterable[float], judged: Collection[float], wanted_s: float, covered_s: Iterable[float]
+) -> float | None:
+    """Return the lowest rung (hours) that all workers have covered and that was not judged yet, or None.
 
     Args:
         ladder: hours; one that is not below `wanted_s` is the end of the soak, and no rung.
@@ -114,6 +116,22 @@ def next_rung(ladder: Iterable[float], judged: Iterable[float], wanted_s: float,
         covered_s: seconds, by each worker.
     """
     least = min(covered_s, default=0.0)
-    known = set(judged)
-    due = [hours for hours in ladder if hours not in known and hours * 3600 < wanted_s and hours * 3600 <= least]
-    return max(due, default=None)
+    due = [hours for hours in ladder if hours not in judged and hours * 3600 < wanted_s and hours * 3600 <= least]
+    return min(due, default=None)
+
+
+def stood(name: str, look: Look, reached: Reached) -> str:
+    """Return how far a worker is, for a line of several."""
+    if reached.finished and not look.at_work:
+        return f"{name} done"
+    told = f"{name} {spell(reached.covered_s)} of {spell(reached.wanted_s)}"
+    return told if look.at_work else f"{told}, {'stopped' if look.stopped else 'not at work'}"
+
+
+def spell(seconds: float) -> str:
+    """Return "3 h 07 min", "12 min 30 s" or "42 s"."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"

@@ -54,26 +54,28 @@ class Judgement:
     versions: Mapping[str, str | None]
 
 
-def judge_soak(folder: Path, profile: Profile) -> Result:
+def judge_soak(folder: Path, profile: Profile, *, alive: bool = False, rung_s: float = 0) -> Result:
     """Measure and judge a soak that has ended. The same files always give the same verdict.
 
     Args:
         folder: `gpu-0/events.jsonl` and so on, and `run.db` where there was something to record.
         profile: what is asked for.
+        alive: judge what there is by now: workers or recorder go on, and nothing of theirs is touched.
+        rung_s: seconds to be covered by now, and the end of nothing; 0 takes the workers' word.
 
     Raises:
         NotFoundError: no worker of a soak wrote into the folder. RunActiveError: one is at work there.
         DataUnreadableError: it cannot be read. ProfileError: the profile asks for what no soak has.
     """
-    workers = read_workers(folder)
-    found = weigh(folder, workers, profile)
+    workers = read_workers(folder, alive=alive)
+    found = weigh(folder, workers, profile, seconds=rung_s, alive=alive)
     times = [event.time for worker in workers.values() for event in worker.events]
     source = provenance(None, driver=found.driver, images={}, compose_sha256=None)
     return Result(
         run=RunInfo(
             id=folder.name,
             workload=WORKLOAD,
-            status=Status.COMPLETED if found.ended else Status.INTERRUPTED,
+            status=Status.COMPLETED if found.ended or rung_s else Status.INTERRUPTED,
             started=min(times),
             finished=max(times),
         ),
@@ -87,7 +89,8 @@ def judge_soak(folder: Path, profile: Profile) -> Result:
         disturbances=list(found.measured.disturbances),
         evidence=list(found.measured.evidence),
         provenance=source.model_copy(update={"frameworks": dict(found.versions)}),
-        artifacts=RunDirectory(folder).artifacts(),
+        # A file that is being written has no lasting hash.
+        artifacts=[] if alive else RunDirectory(folder).artifacts(),
     )
 
 
@@ -99,6 +102,7 @@ def weigh(
     planned: Sequence[Gpu] = (),
     seconds: float = 0,
     device: DeviceKind | None = None,
+    alive: bool = False,
 ) -> Judgement:
     """Hold what workers and recorder left against the profile.
 
@@ -109,6 +113,7 @@ def weigh(
         planned: GPUs that were to be loaded; they are judged even if nobody computed on them.
         seconds: what was to be covered; 0 takes the workers' word.
         device: what was planned; None takes the workers' word, who then must have said one.
+        alive: what is left goes on being written. With `seconds`, a PASS is one though no worker is done.
 
     Raises:
         NotFoundError: no worker ever started. ProfileError: the profile asks for what no soak has.
@@ -123,7 +128,7 @@ def weigh(
         )
     ran_on: DeviceKind = device or ("cuda" if any(start.device == "cuda" for start in starts) else "cpu")
     wanted = seconds or max((_asked(start) for start in starts), default=0.0)
-    telemetry, why_none = _open(folder)
+    telemetry, why_none = _open(folder, alive=alive)
     try:
         gpus = gpus_of(workers, telemetry.meta.gpus if telemetry else ()) if ran_on == "cuda" else []
         gpus += [gpu for gpu in planned if gpu.uuid not in {one.uuid for one in gpus}]
@@ -138,7 +143,7 @@ def weigh(
     measured = joined(told, seen)
     checks, verdict = judge(soak_checks(targets), measured, device=ran_on, simulated=simulated)
     ended = all(worker.events and isinstance(worker.events[-1], Finished) for worker in workers.values())
-    if verdict is Verdict.PASS and not ended:
+    if verdict is Verdict.PASS and not ended and not (alive and seconds):
         verdict = Verdict.UNAVAILABLE
     return Judgement(
         device=ran_on,
@@ -154,8 +159,8 @@ def weigh(
     )
 
 
-def read_workers(folder: Path) -> dict[str, Worker]:
-    """Return what every worker left, by its name.
+def read_workers(folder: Path, *, alive: bool = False) -> dict[str, Worker]:
+    """Return what every worker left, by its name; with `alive`, what it has written so far.
 
     Raises:
         RunActiveError: one is at work. DataUnreadableError: the folder, or a file in it, cannot be read.
@@ -164,14 +169,16 @@ def read_workers(folder: Path) -> dict[str, Worker]:
     try:
         paths = sorted(path / EVENTS for path in folder.iterdir() if (path / EVENTS).is_file())
         for path in paths:
-            if at_work(path):
+            if not alive and at_work(path):
                 raise RunActiveError(
                     f"the worker {path.parent.name} is at work in {folder}",
                     next_step="Wait for its end, or stop it: docker compose -f compose/stress.yml stop.",
                 )
             log = EventLog()
             log.feed(read_plain(path))
-            log.close()
+            if not alive:
+                # The line that is being written is not torn.
+                log.close()
             uuid = next((event.uuid for event in log.events if isinstance(event, Device)), None)
             found[path.parent.name] = Worker(log.events, log.garbled, uuid)
     except OSError as error:
@@ -230,13 +237,14 @@ def _asked(start: Started) -> float:
     return float(value) if isinstance(value, int | float) and 0 < value <= 10**9 else 1.0
 
 
-def _open(folder: Path) -> tuple[Telemetry | None, str]:
+def _open(folder: Path, *, alive: bool = False) -> tuple[Telemetry | None, str]:
     """Return the recording of a soak, or None and why there is none."""
     path = folder / TELEMETRY
     if not path.is_file():
         return None, "no telemetry was recorded"
     try:
-        settle(path)
+        if not alive:
+            settle(path)
         telemetry = Telemetry.open(path)
     except (TelemetryError, OSError):
         return None, "the recorded telemetry cannot be read"
