@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,6 +61,10 @@ class Worker:
     def of(self, kind: str, key: str = "gpu-0") -> Events:
         return [event for event in self.events(key) if event["kind"] == kind]
 
+    def covered_until(self) -> float:
+        """Return when the last load that was checked ended, on the clock that all of this machine share."""
+        return max((event["until_mono"] for event in self.of("checked")), default=0.0)
+
     def signal(self, container: str, name: str) -> None:
         """Send a signal to the process that loads, past the one that watches it."""
         # Found by its command line; whoever looks for it has another one.
@@ -72,6 +77,40 @@ class Worker:
     def said(self, container: str) -> str:
         seen = subprocess.run(["docker", "logs", container], capture_output=True, text=True, timeout=60, check=True)
         return seen.stdout + seen.stderr
+
+
+class Recorder:
+    """Writes the recorder's beat as the recorder does, once a second, until it is told to stop or to begin again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "recorder.json"
+        self._beats = 0
+        self._ended = threading.Event()
+        self.start()
+
+    def start(self) -> None:
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._write)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _write(self) -> None:
+        while not self._ended.wait(1):
+            self._beats += 1
+            part = self._path.with_name("recorder.json.part")
+            document = {"schema": 1, "session": "ab", "beat": self._beats, "boot_id": "b", "ended": False, "gpus": []}
+            part.write_text(json.dumps(document))
+            part.replace(self._path)
+
+
+@pytest.fixture
+def recorder(worker: Worker) -> Iterator[Recorder]:
+    found = Recorder(worker.folder)
+    yield found
+    found.stop()
 
 
 @pytest.fixture
@@ -197,6 +236,94 @@ def test_a_lost_gpu_ends_it_with_a_word_why(worker: Worker) -> None:
     error = worker.events()[-1]
     assert (error["code"], error["exit_code"]) == ("device-failed", 70)
     assert "error [device-failed]: CUDA error: injected by a test" in worker.said(container)
+
+
+def test_no_load_runs_while_the_recorder_is_gone_and_all_of_the_time_is_made_up_for(
+    worker: Worker, recorder: Recorder
+) -> None:
+    container = worker.start("--seconds", "12", "--phase-seconds", "2", "--recorder-lost-s", "3")
+    until(lambda: worker.of("checked"), 90, "it loads once the recorder has said something")
+    recorder.stop()
+    until(lambda: worker.of("paused"), 30, "it waits")
+    (paused,) = worker.of("paused")
+    assert (paused["reason"], paused["rank"]) == ("recorder-lost", -1)
+    # Looked at twice, a moment apart: the last report was written when the load ended.
+    until(lambda: worker.covered_until() <= time.monotonic() - 3, 30, "the load has ended")
+    assert worker.covered_until() <= paused["mono"] + 2
+    recorder.start()
+    assert worker.end(container) == 0
+    (resumed,) = worker.of("resumed")
+    assert (
+        min(event["until_mono"] for event in worker.of("checked") if event["mono"] > resumed["mono"]) > paused["mono"]
+    )
+    assert not [
+        event
+        for event in worker.of("checked")
+        if event["until_mono"] > paused["mono"] + 2 and event["from_mono"] < resumed["mono"] - 1
+    ]
+    assert 12 <= sum(event["until_mono"] - event["from_mono"] for event in worker.of("checked")) < 14
+    assert len(worker.of("started")) == 1
+    said = worker.said(container)
+    assert said.count("PAUSED [recorder-lost]: gpu-0: the recorder has said nothing new") == 1
+    assert "the recorder is back after" in said
+
+
+def test_without_a_recorder_that_it_was_told_of_it_waits_from_the_start_and_can_be_stopped(worker: Worker) -> None:
+    container = worker.start("--seconds", "60", "--recorder-lost-s", "2")
+    until(lambda: worker.of("paused") and worker.of("device"), 90, "it waits")
+    assert worker.of("reference") == worker.of("checked") == []
+    start = time.monotonic()
+    docker("stop", "--time", "60", container)
+    assert time.monotonic() - start < 4
+    assert worker.end(container) == 75
+    assert worker.events()[-1]["code"] == "interrupted"
+
+
+def test_told_to_stop_by_a_file_it_stops_at_once_and_for_good(worker: Worker) -> None:
+    container = worker.start("--seconds", "600", "--phase-seconds", "2")
+    until(lambda: worker.of("checked"), 90, "it loads")
+    told = worker.folder / "stop.json"
+    told.write_text('{"schema":1,"by":"judge","message":"rung 1 h: FAIL"}')
+    assert worker.end(container) == 0
+    (error,) = worker.of("error")
+    assert (error["code"], error["exit_code"]) == ("told-to-stop", 0)
+    assert worker.covered_until() <= error["mono"] + 2
+    mark = json.loads((worker.folder / "gpu-0.stopped.json").read_text())
+    assert (mark["gpu"], mark["code"]) == ("gpu-0", "told-to-stop")
+    assert "rung 1 h: FAIL" in mark["message"]
+    # Until a person takes the mark away.
+    told.unlink()
+    count = len(worker.events())
+    container = worker.start("--seconds", "600")
+    assert worker.end(container) == 0
+    assert "was stopped before, and does not go on by itself" in worker.said(container)
+    assert len(worker.events()) == count
+    (worker.folder / "gpu-0.stopped.json").unlink()
+    assert worker.run("--seconds", "1") == 0
+
+
+def test_a_file_that_nobody_may_read_says_stop_as_well(worker: Worker) -> None:
+    told = worker.folder / "stop.json"
+    told.touch()
+    told.chmod(0)
+    assert worker.run("--seconds", "600") == 0
+    assert not worker.events()
+    assert (worker.folder / "gpu-0.stopped.json").exists()
+
+
+def test_one_stop_stops_all_where_that_is_wanted(worker: Worker) -> None:
+    policies = {"gpu-0": "gpu", "gpu-1": "all"}
+    both = {
+        key: worker.start("--seconds", "600", "--phase-seconds", "2", "--on-fault", policy, key=key)
+        for key, policy in policies.items()
+    }
+    until(lambda: worker.of("checked", "gpu-0") and worker.of("checked", "gpu-1"), 90, "both load")
+    (worker.folder / "gpu-7.stopped.json").write_text('{"schema":1,"gpu":"gpu-7","code":"gpu-lost"}')
+    assert worker.end(both["gpu-1"]) == 0
+    assert [event["code"] for event in worker.of("error", "gpu-1")] == ["other-gpu-stopped"]
+    before = len(worker.of("checked", "gpu-0"))
+    until(lambda: len(worker.of("checked", "gpu-0")) > before, 30, "the other one goes on")
+    assert not worker.of("error", "gpu-0")
 
 
 def test_a_full_disk_is_told_and_ends_it(worker: Worker) -> None:
