@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,12 @@ COPIES = re.compile(
     r"^COPY (?P<package>--from=vaultcube )?--chmod=755 (?P<sources>.+) /opt/vaultcube/(?:common|vaultcube|serve|measure)\b.*$",
     re.MULTILINE,
 )
+# The soak's worker, its loads and what it asks of PyTorch's devices replaced.
+SOAK = """\
+COPY --chmod=755 pytorch/stress /opt/vaultcube/stress
+COPY --from=rig --chmod=755 stress/main.py /opt/vaultcube/stress/__main__.py
+COPY --from=rig --chmod=755 stress/engine.py /opt/vaultcube/stress/engine.py
+COPY --from=rig --chmod=755 stress/gpu.py /opt/vaultcube/ddp/gpu.py"""
 COPIES_HERE = "# Here tests/rig/images.py puts "
 
 
@@ -105,8 +111,11 @@ class Standin:
 
 
 def pytorch() -> Standin:
-    """Return the one for PyTorch: the real launcher of ddp, sleeping where PyTorch would compute."""
-    return _training("pytorch", "ddp", "vaultcube-rig/standin")
+    """Return the one for PyTorch: the real launcher of ddp, sleeping where PyTorch would compute, and the soak's worker.
+
+    Of the worker everything is real but the loads: those are of the simulated card (standin/training/stress).
+    """
+    return _training("pytorch", "ddp", "vaultcube-rig/standin", (ROOT / "images/pytorch/stress",), SOAK)
 
 
 def tensorflow() -> Standin:
@@ -114,10 +123,10 @@ def tensorflow() -> Standin:
     return _training("tensorflow", "mirrored", "vaultcube-rig/tensorflow")
 
 
-def _training(image: str, program: str, kept: str) -> Standin:
-    sources = (ROOT / "images/common", ROOT / "images/training", ROOT / "images" / image / program)
+def _training(image: str, program: str, kept: str, more: tuple[Path, ...] = (), copies: str = "") -> Standin:
+    sources = (ROOT / "images/common", ROOT / "images/training", ROOT / "images" / image / program, *more)
     args = (f"IMAGE={image}", f"PROGRAM={program}")
-    return Standin(f"vaultcube/{image}", HERE / "training", kept, sources, args=args)
+    return Standin(f"vaultcube/{image}", HERE / "training", kept, sources, copies, args)
 
 
 def vllm() -> Standin:
@@ -176,6 +185,13 @@ def copy(engine: RigEngine, names: Sequence[str]) -> None:
 def _files(sources: Iterable[Path]) -> list[Path]:
     found = [path for source in sources for path in (source.rglob("*") if source.is_dir() else [source])]
     return sorted(path for path in found if path.suffix in {".py", ""} and path.is_file())
+
+
+def breaks(box: Path, faults: Mapping[str, str]) -> None:
+    """Break the loads of soaks from now on, by UUID, as STRESS_FAULT would (`flip:fp32:all`), and tell nobody."""
+    fresh = box / "state/stress_fault.new"
+    fresh.write_text("".join(f"{uuid} {fault}\n" for uuid, fault in faults.items()))
+    fresh.rename(box / "state/stress_fault")
 
 
 def pace(box: Path, step_s: float) -> None:

@@ -1,0 +1,122 @@
+"""A soak on a simulated machine: compose/stress.yml as it is, four cards, and what the judge finds in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.docker.conftest import Vaultcube, until
+from tests.rig import images
+from tests.rig.box import Box
+from tests.rig.engine import ROOT, RigEngine
+from tests.rig.test_recorder_container import loaded
+
+from vaultcube.results.schema import Result, Verdict
+
+COMPOSE = ROOT / "compose" / "stress.yml"
+WORKERS = [f"gpu-{index}" for index in range(4)]
+PATIENCE_S = 120
+
+
+class Soak:
+    """The compose file, up in the rig's engine.
+
+    Attributes:
+        folder: where workers and recorder write.
+    """
+
+    def __init__(self, engine: RigEngine, box: Box, results: Path, cube: Vaultcube) -> None:
+        self.engine = engine
+        self.box = box
+        self.folder = results / "rig"
+        self._cube = cube
+        self._env = {
+            **os.environ,
+            "DOCKER_HOST": engine.host,
+            "VAULTCUBE_RESULTS_DIR": str(results),
+            "VAULTCUBE_FLAVOUR": "cu128",
+            "STRESS_NAME": "rig",
+            "RECORDER_PERIOD": "0.2",
+        }
+
+    def compose(self, *words: str, **settings: str) -> str:
+        argv = ["docker", "compose", "--project-name", "vaultcube-rig-stress", "--file", str(COMPOSE), *words]
+        env = self._env | settings
+        seen = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert seen.returncode == 0, seen.stderr
+        return seen.stdout
+
+    def up(self, *words: str, **settings: str) -> None:
+        self.compose("up", "--no-build", "--detach", *words, **settings)
+
+    def events(self, worker: str) -> list[dict[str, Any]]:
+        path = self.folder / worker / "events.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def of(self, kind: str, worker: str) -> list[dict[str, Any]]:
+        return [event for event in self.events(worker) if event["kind"] == kind]
+
+    def exit_code(self, worker: str) -> int | None:
+        """Return how a worker's container has ended, None while it lives or is to begin again."""
+        name = self.compose("ps", "--all", "--quiet", worker).strip()
+        state = json.loads(self.engine.ask("inspect", name))[0]["State"]
+        return int(state["ExitCode"]) if state["Status"] == "exited" else None
+
+    def until_ended(self, *workers: str) -> None:
+        until(lambda: all(self.exit_code(one) is not None for one in workers or WORKERS), PATIENCE_S, "the workers end")
+
+    def judged(self) -> Result:
+        seen = self._cube("stress", "judge", str(self.folder), "--json")
+        assert seen.stdout, seen.stderr
+        return Result.model_validate_json(seen.stdout)
+
+
+@pytest.fixture
+def soak(
+    request: pytest.FixtureRequest, recorder_image: Path, box: Box, tmp_path: Path, vaultcube: Vaultcube
+) -> Iterator[Soak]:
+    """Return a soak that has not begun, on cards that work as hard as they can."""
+    engine: RigEngine = request.getfixturevalue("rig_hook")
+    box.load()
+    with loaded(engine, recorder_image):
+        found = Soak(engine, box, tmp_path / "results with spaces", vaultcube)
+        yield found
+        found.compose("down", "--timeout", "5")
+
+
+def test_four_sound_cards_meet_every_check_and_a_simulator_proves_nothing(soak: Soak, box: Box) -> None:
+    soak.up(STRESS_SECONDS="30")
+    soak.until_ended()
+    assert [soak.exit_code(one) for one in WORKERS] == [0] * 4
+    # Each on the card that it was given, which is number 0 to it.
+    devices = [soak.of("device", one)[0] for one in WORKERS]
+    assert [(one["uuid"], one["device_index"]) for one in devices] == [(uuid, 0) for uuid in box.uuids]
+    soak.compose("stop")
+    result = soak.judged()
+    assert [gpu.uuid for gpu in result.gpus] == box.uuids
+    assert (result.simulated, result.verdict) == (True, Verdict.UNAVAILABLE)
+    # The cards get five minutes to come to their temperature before their clock is looked at.
+    others = {check.name: check.verdict for check in result.checks if check.verdict is not Verdict.PASS}
+    assert others == {"clock_stability": Verdict.UNAVAILABLE}
+    assert result.evidence == []
+    assert result.metrics["paused_hours"].value == 0
+
+
+def test_a_bit_that_one_card_always_flips_is_found_by_the_others(soak: Soak, box: Box) -> None:
+    images.breaks(box.path, {box.uuids[2]: "flip:fp32:all"})
+    soak.up(STRESS_SECONDS="6", STRESS_PHASES="fp32,memory")
+    soak.until_ended()
+    soak.compose("stop")
+    result = soak.judged()
+    assert result.verdict is Verdict.FAIL
+    assert not soak.of("mismatch", "gpu-2")
+    (blamed,) = [one for one in result.evidence if one.check == "digests_agree"]
+    assert (blamed.gpu_index, blamed.gpu_uuid) == (2, box.uuids[2])
+    assert blamed.text.startswith("GPU 2 contradicts the other GPUs of its kind: fp32/64/0 gave ")
+    failed = {check.name for check in result.checks if check.verdict is Verdict.FAIL}
+    assert failed == {"digests_agree"}
