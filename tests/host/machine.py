@@ -89,6 +89,11 @@ class Machine:
         try:
             docker("cp", "--quiet", str(key) + ".pub", f"{self.name}:/root/.ssh/authorized_keys")
             self.run("chown root:root /root/.ssh/authorized_keys")
+            # Docker mounts these two over the machine's own; a file that is mounted cannot be replaced.
+            self.run(
+                "umount /etc/hostname /etc/hosts; hostname=$(uname -n)"
+                "; echo $hostname >/etc/hostname; printf '127.0.0.1 localhost\n::1 localhost\n' >/etc/hosts"
+            )
             until(lambda: self.state() in {"running", "degraded"}, 60, "systemd has started")
         except BaseException:
             self.remove()
