@@ -175,12 +175,12 @@ _AGAIN = "start the soak again with `up`: it goes on where it stopped"
 
 
 def parse(data: bytes) -> Beat | None:
-    """Read the recorder's file; None when it is no sign of life, whatever it is."""
+    """Read the recorder's file; None when it is no sign of life, whatever it is: its last words are none either."""
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA or raw.get("ended") is True:
         return None
     session, beat, gpus = raw.get("session"), raw.get("beat"), raw.get("gpus")
     if not isinstance(session, str) or not isinstance(beat, int):

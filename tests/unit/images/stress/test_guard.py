@@ -10,6 +10,7 @@ from stress.guard import HOT_BEATS, LOST_BEATS, Beat, Card, Decision, Guard, Lim
 
 GPU = "GPU-1"
 COOL, HOT, LOST = Card(60, 90), Card(90, 90), Card(None, 90, lost=True)
+ENDED = b'{"schema":1,"session":"a","beat":3,"ended":true,"reason":"SIGTERM","gpus":[]}'
 WATCHED = Limits(recorder_lost_s=60)
 
 
@@ -193,6 +194,8 @@ def test_whatever_is_in_the_recorders_file_it_is_a_beat_or_none(data: bytes) -> 
         assert code(guard.look(0.0, Seen(beat), uuid)) == "wait"
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[" * 10**5, b"\xff", b'{"schema":2}', b'{"schema":1,"session":"a"}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[" * 10**5, b"\xff", b'{"schema":2}', b'{"schema":1,"session":"a"}', ENDED]
+)
 def test_what_is_no_beat(data: bytes) -> None:
     assert parse(data) is None
