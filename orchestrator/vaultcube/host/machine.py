@@ -11,7 +11,7 @@ from typing import Final
 
 from vaultcube.gpu.pci import DEVICES, pci_gpus
 from vaultcube.host.expected import PATH, load_expected
-from vaultcube.host.shell import LIMIT_S, Answer, ask
+from vaultcube.host.shell import LIMIT_S, Answer, ask, search_path
 from vaultcube.host.words import Judged, JudgedError, Unseen, again, fail, invalid, unavailable
 
 # Where the files that are read are looked for; for tests on a simulated machine.
@@ -101,8 +101,7 @@ class Machine:
 
     def has(self, program: str) -> bool:
         """Say whether there is such a program for root."""
-        places = [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"]
-        return shutil.which(program, path=os.pathsep.join(places)) is not None
+        return shutil.which(program, path=search_path()) is not None
 
     def active(self, *units: str) -> str:
         """Return the first of these units that is active, or nothing."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 # What a health check asks answers at once; a tool that hangs is itself a finding.
 LIMIT_S: Final = 15.0
 # Where root's tools are; the PATH of other users and of services lacks them.
-_ROOT_PATH: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+ROOT_PATH: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class Answer(NamedTuple):
@@ -49,6 +49,11 @@ class Answer(NamedTuple):
         return f"{words}: {said[-1][:200]}" if said else f"{words} ended with {self.returncode}"
 
 
+def search_path() -> str:
+    """Return where programs are looked for: our PATH, and root's."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *ROOT_PATH])
+
+
 def ask(argv: Sequence[str], *, limit_s: float = LIMIT_S, data: bytes = b"") -> Answer:
     """Run a program to its end and return what it said, whatever that is. Raises only what interrupts us.
 
@@ -57,8 +62,7 @@ def ask(argv: Sequence[str], *, limit_s: float = LIMIT_S, data: bytes = b"") -> 
         limit_s: how long it may take; then it is killed with all its children.
         data: what it reads from its standard input.
     """
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_ROOT_PATH])
-    environment = {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", "LANGUAGE": "C"}
+    environment = {**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", "LANGUAGE": "C"}
     try:
         child = subprocess.Popen(
             list(argv),
