@@ -86,6 +86,8 @@ def _wait(place: Path, profile: Profile, ladder: str, patience: tuple[float, flo
         result, cause = watch.wait()
     _print(result, place, as_json=as_json)
     if cause is not None:
+        # With --json there is one document.
+        cause.in_result = True
         raise cause
 
 

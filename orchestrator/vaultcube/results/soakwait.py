@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vaultcube.results.events import AnyEvent, Finished, Started
-from vaultcube.results.lives import LONGEST_S
+from vaultcube.results.lives import CLOCK_SLACK_S, LONGEST_S
 from vaultcube.results.soakevents import Checked
 
 # Workers begin one after the other, a slow machine's last one later than that of a fast one covers a short soak.
@@ -81,27 +81,34 @@ class Reached:
     covered_s: float = 0.0
     wanted_s: float = 0.0
     finished: bool = False
-    _boot: str = ""
+    # None: what began is not known.
+    _boot: str | None = None
     _began_s: float = 0.0
     _reach_s: dict[str, float] = field(default_factory=dict)
+    _counted: dict[int, int] = field(default_factory=dict)
 
     def take(self, events: Iterable[AnyEvent]) -> None:
         """Take what it wrote since."""
         for event in events:
             self.finished = isinstance(event, Finished)
+            anew = event.seq <= self._counted.get(event.rank, -1)
+            if anew or isinstance(event, Started):
+                self._boot, self._counted = None, {}
+            self._counted[event.rank] = event.seq
             if isinstance(event, Started):
                 self._boot, self._began_s = event.boot_id or "unknown", event.mono
                 asked = event.params.get("seconds")
                 self.wanted_s = float(asked) if isinstance(asked, int | float) and 0 < asked <= 10**9 else 1.0
-            elif isinstance(event, Checked) and event.iterations:
-                self._cover(event)
+            elif isinstance(event, Checked) and event.iterations and self._boot is not None:
+                self._cover(event, self._boot)
 
-    def _cover(self, event: Checked) -> None:
-        start = max(event.from_mono, self._began_s, self._reach_s.get(self._boot, 0.0))
+    def _cover(self, event: Checked, boot: str) -> None:
+        start = max(event.from_mono, self._began_s, self._reach_s.get(boot, 0.0))
         end = min(event.until_mono, event.mono)
-        if start < end and event.until_mono - event.from_mono <= LONGEST_S:
+        late = event.until_mono - event.mono > CLOCK_SLACK_S
+        if start < end and not late and event.until_mono - event.from_mono <= LONGEST_S:
             self.covered_s += end - start
-            self._reach_s[self._boot] = end
+            self._reach_s[boot] = end
 
 
 def next_rung(
