@@ -153,6 +153,9 @@ class SoakState:
         """Return the seconds to go, by how it went since this was first asked."""
         now, covered = time.monotonic(), self.covered_s
         if self._since is None:
+            if not covered:
+                # How long the frameworks take to load says nothing.
+                return None
             self._since = now, covered
         began, before = self._since
         if covered >= self.wanted_s:
