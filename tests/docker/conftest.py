@@ -30,7 +30,7 @@ def docker(*args: str, check: bool = True, timeout: float = 120, env: Mapping[st
     return seen.stdout.strip()
 
 
-def kill_inside(container: str, words: str) -> None:
+def kill_inside(container: str, words: str, **env: str) -> None:
     """Kill -9 the Python processes of a container whose command line has these words.
 
     As the kernel does it: what the engine was asked to kill, it starts no more.
@@ -38,7 +38,7 @@ def kill_inside(container: str, words: str) -> None:
     # The shell's own command line has them too, and init's: it must not kill those.
     argv = "tr '\\0' ' ' <$p/cmdline"
     find = f"for p in /proc/[0-9]*; do [ ${{p#/proc/}} -gt 1 ] && {argv} | grep -q '^[^ ]*python3 .*{words}' && kill -9 ${{p#/proc/}}; done; true"
-    docker("exec", container, "sh", "-c", find)
+    docker("exec", container, "sh", "-c", find, env={**os.environ, **env})
 
 
 @dataclass

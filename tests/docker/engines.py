@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -171,19 +172,23 @@ def unused_port() -> int:
 
 
 # Its disk is a tmpfs of a size that can be changed, or a folder; the mounts, the network, a system containerd's socket
-# and an NVIDIA hook are the engine's own affair. It ends, and clears up, when its stdin closes: also when the test run
-# is killed.
+# and an NVIDIA hook are the engine's own affair. Each line on its stdin starts one that has ended again. It ends, and
+# clears up, when its stdin closes: also when the test run is killed.
 ENGINE = r"""
 mkdir "$1/data"
 if [ -n "$2" ]; then mount -t tmpfs -o "size=$2" vaultcube-test "$1/data"; fi
 if [ -d /run/containerd ]; then mount -t tmpfs vaultcube-test /run/containerd; fi
 if hook=$(command -v nvidia-container-runtime-hook); then mount --bind /dev/null "$hook"; fi
 ip link set lo up
-PATH="$1/bin:$PATH" dockerd --host "unix://$1/docker.sock" --group "$3" --pidfile "$1/pid" \
-    --config-file "$1/daemon.json" --data-root "$1/data" --exec-root "$1/exec" \
-    --exec-opt native.cgroupdriver=cgroupfs >"$1/log" 2>&1 </dev/null &
+begin() {
+    rm -f "$1/pid"
+    PATH="$1/bin:$PATH" dockerd --host "unix://$1/docker.sock" --group "$2" --pidfile "$1/pid" \
+        --config-file "$1/daemon.json" --data-root "$1/data" --exec-root "$1/exec" \
+        --exec-opt native.cgroupdriver=cgroupfs >>"$1/log" 2>&1 </dev/null &
+}
+begin "$1" "$3"
 echo "$$"
-read -r _ || true
+while read -r _; do begin "$1" "$3"; done
 kill "$!" 2>/dev/null || true
 wait "$!" || true
 if [ -n "$2" ]; then umount "$1/data"; fi
@@ -228,14 +233,37 @@ class Engine:
         )
         assert self._process.stdout is not None
         self._pid = self._process.stdout.readline().strip()
+        try:
+            self._wait()
+        except AssertionError:
+            self.__exit__()
+            raise
+        return self
+
+    def _wait(self) -> None:
+        """Wait until it answers."""
         deadline = time.monotonic() + ENGINE_START_S
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
-                log = self.log()[-2000:]
-                self.__exit__()
-                raise AssertionError(f"the second engine does not start: {log}")
+                raise AssertionError(f"the second engine does not start: {self.log()[-2000:]}")
             time.sleep(0.1)
-        return self
+
+    def end(self, number: signal.Signals) -> None:
+        """Send the engine a signal and wait until it is gone; its containers may live on."""
+        pid = (self.folder / "pid").read_text().strip()
+        subprocess.run(in_root(["kill", f"-{number.value}", pid]), timeout=30, check=True)
+        deadline = time.monotonic() + ENGINE_STOP_S
+        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the second engine does not end: {self.log()[-2000:]}")
+            time.sleep(0.1)
+
+    def begin(self) -> None:
+        """Start an engine that has ended again, over what it kept."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._wait()
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=ENGINE_STOP_S)

@@ -16,6 +16,7 @@ from vaultcube.results.events import Known
 from vaultcube.results.gpus import GpusDocument, MonitorDocument
 from vaultcube.results.schema import Model, Result
 from vaultcube.results.service import ServiceRecord
+from vaultcube.results.soakstatus import SoakStatus
 
 ERRORS_HEAD = """\
 # Errors
@@ -42,6 +43,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "gpus": GpusDocument,
         "monitor": MonitorDocument,
         "service": ServiceRecord,
+        "soak": SoakStatus,
     }
     return {
         **{
