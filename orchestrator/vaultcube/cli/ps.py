@@ -46,7 +46,7 @@ def ps(*, json: Json = False) -> None:
 
 
 def _keeper(one: Instance) -> str:
-    """Return who looks after it; nobody has to look after a service that answers."""
+    """Return who looks after it."""
     if one.keeper:
         return f"pid {one.keeper}"
-    return "-" if one.url else "nobody: vaultcube down"
+    return "-" if one.alone else "nobody: vaultcube down"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from vaultcube import workloads
 from vaultcube.errors import NotFoundError, UsageError
 from vaultcube.gpu.leases import leased
 from vaultcube.gpu.nvml import Nvml
@@ -41,6 +43,7 @@ class Instance:
         gpus: what it holds (`with_gpus`); None when it holds some and NVML does not say which.
         name: of a service; empty for a job.
         url: where a service answers, once it does.
+        alone: it goes on by itself, and nobody has to look after it.
     """
 
     run: str
@@ -51,6 +54,7 @@ class Instance:
     gpus: tuple[HeldGpu, ...] | None = ()
     name: str = ""
     url: str = ""
+    alone: bool = False
 
     @property
     def directory_path(self) -> Path:
@@ -94,10 +98,17 @@ def _instance(run: str, containers: list[Container], docker: Docker) -> Instance
         return found
     record = read_record(RunDirectory(Path(first.run_dir))) if first.run_dir else None
     if record is None:
-        # Only what has health checks gets ready one day: a soak has none.
-        waited_for = any("(health:" in one.status for one in containers)
-        return replace(found, state="loading" if looked_after_by and state == "running" and waited_for else state)
-    return replace(found, state=_standing(containers, record, docker), url=record.url)
+        if is_soak(first.workload):
+            return replace(found, alone=True)
+        return replace(found, state="loading" if looked_after_by and state == "running" else state)
+    return replace(found, state=_standing(containers, record, docker), url=record.url, alone=True)
+
+
+def is_soak(workload: str) -> bool:
+    """Say whether a workload of that name is one that goes on by itself."""
+    with suppress(NotFoundError):
+        return isinstance(workloads.load(workload), workloads.Soak)
+    return False
 
 
 def _standing(containers: Sequence[Container], record: ServiceRecord, docker: Docker) -> str:

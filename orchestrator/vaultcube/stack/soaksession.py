@@ -17,12 +17,11 @@ from vaultcube.stack.bench import NamedSession
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.ending import read_plan
 from vaultcube.stack.environment import container_user
-from vaultcube.stack.instances import Instance, instances
+from vaultcube.stack.instances import Instance, instances, is_soak
 from vaultcube.stack.machine import Machine
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.reservation import reserve
 from vaultcube.stack.signals import Stop
-from vaultcube.stack.soak import WORKLOAD
 from vaultcube.stack.soakrun import SoakRun, SoakWatcher, image_ids, images_before
 from vaultcube.stack.soakstate import SoakState
 from vaultcube.stack.takedown import settle, take_down
@@ -189,7 +188,7 @@ def stop(store: RunStore, docker: Docker, name: str | None) -> tuple[Result, Pat
 def last_soak(store: RunStore) -> Result | None:
     """Return the result of the soak that was begun last, if it has one."""
     for directory in store.runs():
-        if is_soak(directory):
+        if has_workers(directory):
             return directory.read_result()
     return None
 
@@ -200,7 +199,7 @@ def running_soaks(docker: Docker) -> list[Instance]:
     Raises:
         VaultCubeError: the engine does not answer.
     """
-    return [one for one in instances(docker) if one.workload == WORKLOAD and one.directory]
+    return [one for one in instances(docker) if is_soak(one.workload) and one.directory]
 
 
 def unfinished(store: RunStore, docker: Docker, name: str | None) -> RunDirectory:
@@ -217,7 +216,7 @@ def unfinished(store: RunStore, docker: Docker, name: str | None) -> RunDirector
     if live:
         return RunDirectory(live[0].directory_path)
     for directory in store.runs() if name is None else [store.find(name)]:
-        if not is_soak(directory):
+        if not has_workers(directory):
             if name is not None:
                 raise NotFoundError(f"{directory.id} is no soak")
             continue
@@ -231,7 +230,7 @@ def unfinished(store: RunStore, docker: Docker, name: str | None) -> RunDirector
     raise NotFoundError("there is no soak to go on with", next_step="Begin one: vaultcube stress --hours 24.")
 
 
-def is_soak(directory: RunDirectory) -> bool:
+def has_workers(directory: RunDirectory) -> bool:
     """Say whether a run is a soak."""
     with contextlib.suppress(VaultCubeError):
         return (directory.path / PLAN).is_file() and bool(read_plan(directory).workers)

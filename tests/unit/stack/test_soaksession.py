@@ -14,7 +14,7 @@ from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.store import RunDirectory
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.soakrun import images_before
-from vaultcube.stack.soaksession import Asked, is_soak, refuse_changes
+from vaultcube.stack.soaksession import Asked, has_workers, refuse_changes
 
 
 def plan(count: int = 4, gpus: str | None = None) -> Plan:
@@ -62,13 +62,13 @@ def test_one_on_the_cpu_does_not_move_to_gpus() -> None:
 
 def test_a_run_is_a_soak_by_its_plan(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    assert not is_soak(directory)
+    assert not has_workers(directory)
     (tmp_path / "plan.json").write_text("{")
-    assert not is_soak(directory)
+    assert not has_workers(directory)
     (tmp_path / "plan.json").write_text(any_plan().to_json())
-    assert not is_soak(directory)
+    assert not has_workers(directory)
     (tmp_path / "plan.json").write_text(plan().to_json())
-    assert is_soak(directory)
+    assert has_workers(directory)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{"])
