@@ -73,7 +73,7 @@ class Updates:
     enabled: bool = True
     automatic_reboot: bool = False
     blacklist: tuple[str, ...] = ("nvidia-", "libnvidia-", "cuda-")
-    held: tuple[str, ...] = ()
+    held: tuple[str, ...] = ("nvidia-*", "libnvidia-*", "linux-modules-nvidia-*", "!nvidia-driver-pinning-*")
 
 
 @dataclass(frozen=True)

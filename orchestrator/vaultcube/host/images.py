@@ -65,7 +65,9 @@ def self_checks(machine: Machine) -> Judged:
     info(machine)
     if not machine.probes:
         return unavailable(NO_PROBES)
-    here = [name for name, (_, local) in _catalogue(machine).items() if local]
+    wanted = machine.expected.images
+    catalogue = _catalogue(machine)
+    here = [name for name, (_, local) in catalogue.items() if local and (not wanted or name in wanted)]
     if not here:
         return unavailable("no image is here (see images)")
     faults, passed, without = [], [], []
@@ -85,7 +87,8 @@ def _self_check(image: str) -> str | None:
     """Return what is wrong with an image, nothing when nothing is, and None when it has no self-check."""
     name = f"vaultcube-health-{os.urandom(4).hex()}"
     confined = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none"]
-    confined += ["--user", "65534:65534", "--tmpfs", "/tmp", "--env", "HOME=/tmp", "--pids-limit", "256"]  # noqa: S108
+    # Some compile a library and load it from there.
+    confined += ["--user", "65534:65534", "--tmpfs", "/tmp:exec", "--env", "HOME=/tmp", "--pids-limit", "256"]  # noqa: S108
     start = ["docker", "run", "--rm", "--pull", "never", "--name", name, *confined, "--entrypoint", "sh", image]
     program = f"test -e {PROGRAM} || exit 44; cd {os.path.dirname(PROGRAM)} && exec python3 -m selfcheck"  # noqa: PTH120
     try:
