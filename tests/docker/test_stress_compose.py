@@ -109,11 +109,12 @@ def test_the_judge_computes_nothing_and_has_no_gpu() -> None:
 def test_the_gpu_less_file_asks_for_no_gpu_and_records_none() -> None:
     services = resolved("stress.yml", "stress.cpu.yml")
     assert sorted(services) == ["gpu-0", "gpu-1", "judge", "recorder-results"]
-    for name, service in services.items():
-        reservations = service["deploy"]["resources"].get("reservations", {})  # type: ignore[index]
+    for name in services:
+        service: Any = services[name]
+        reservations = service["deploy"]["resources"].get("reservations", {})
         assert not reservations.get("devices")
         # Nobody waits for a recorder that is not there.
-        assert not any("--recorder-lost" in word for word in service["command"]), name  # type: ignore[index]
+        assert not any("--recorder-lost" in word for word in service["command"]), name
 
 
 @pytest.mark.image
