@@ -15,6 +15,8 @@ OUTSIDE = "203.0.113.9"
 # The daemon's words for one and the same.
 _SAME = {"without-password": "prohibit-password"}
 _WAYS = {"password": "passwordauthentication", "keyboard-interactive": "kbdinteractiveauthentication"}
+# What its client says where nothing watches.
+_NO_JAIL = {"is fail2ban running": "fail2ban does not run", "does not exist": "there is no jail {}"}
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -145,6 +147,10 @@ def ssh_offers(machine: Machine) -> Judged:
 def fail2ban(machine: Machine) -> Judged:
     """Does fail2ban watch sshd, as strictly as it should?"""
     wanted = machine.expected.fail2ban
+    said = machine.ask("fail2ban-client", "status", wanted.jail).stderr.lower()
+    for sign, meaning in _NO_JAIL.items():
+        if sign in said:
+            return fail(meaning.format(wanted.jail), f"See: systemctl status fail2ban. {again('fail2ban')}")
     counts = jail_counts(machine.output("fail2ban-client", "status", wanted.jail, role="fail2ban"))
     if "Currently banned" not in counts:
         return invalid(f"the jail {wanted.jail} tells no counts", f"See: fail2ban-client status {wanted.jail}")

@@ -17,6 +17,8 @@ _METHODS: Final = re.compile(r"Permission denied \(([^)]*)\)")
 _CUDA: Final = re.compile(r"release ([0-9]+\.[0-9]+)")
 _UUID: Final = re.compile(r"UUID: (GPU-[0-9a-fA-F-]+)")
 
+_ALL_GO: Final = (("-j", "RETURN"), ("-j", "ACCEPT"))
+
 
 class UfwRule(NamedTuple):
     """A rule as `ufw status` shows it: `22/tcp`, `ALLOW IN`, `Anywhere`. `v6` rules are told apart."""
@@ -118,13 +120,18 @@ def target(rule: tuple[str, ...]) -> str:
 
 
 def closes(rules: Rules, chain: str, seen: frozenset[str] = frozenset()) -> bool:
-    """Say whether a chain, or one that it leads to, drops or rejects anything."""
+    """Say whether a chain, or one that it leads to, drops or rejects anything.
+
+    What stands behind a rule that lets everything go does not count.
+    """
     if chain in seen:
         return False
     for rule in rules.chains.get(chain, ()):
         leads = target(rule)
         if leads in {"DROP", "REJECT"} or closes(rules, leads, seen | {chain}):
             return True
+        if rule in _ALL_GO:
+            return False
     return False
 
 

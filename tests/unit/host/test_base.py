@@ -136,6 +136,9 @@ def test_the_rules_for_published_ports(host: Host) -> None:
     closed = stock.replace("-A DOCKER-USER -j RETURN", "-A DOCKER-USER -i docker0 -j RETURN\n-A DOCKER-USER -j DROP")
     host.says("iptables -S", closed)
     assert host.check("docker-rules").verdict == "PASS"
+    # Behind a rule that lets everything go, nothing is dropped any more.
+    host.says("iptables -S", closed.replace("-A DOCKER-USER -i", "-A DOCKER-USER -j RETURN\n-A DOCKER-USER -i"))
+    assert "drops nothing" in host.check("docker-rules").seen
     host.says("iptables -S", closed.replace("-A FORWARD -j DOCKER-USER\n", "") + "-A FORWARD -j DOCKER-USER\n")
     assert "before Docker's own rules" in host.check("docker-rules").seen
     host.says("iptables -S", recorded("iptables.txt"))
@@ -151,6 +154,10 @@ def test_fail2ban(host: Host) -> None:
     host.says("fail2ban-client get sshd bantime", "60\n")
     assert host.check("fail2ban").seen == "bantime is 60 instead of 600"
     host.says("fail2ban-client status sshd", stderr="Sorry but the jail 'sshd' does not exist\n", status=255)
+    assert (host.check("fail2ban").verdict, host.check("fail2ban").seen) == ("FAIL", "there is no jail sshd")
+    host.says("fail2ban-client status sshd", stderr="Failed to access socket path. Is fail2ban running?\n", status=255)
+    assert (host.check("fail2ban").verdict, host.check("fail2ban").seen) == ("FAIL", "fail2ban does not run")
+    host.says("fail2ban-client status sshd", "garbled\n")
     assert host.check("fail2ban").verdict == "INVALID"
 
 
