@@ -48,7 +48,8 @@ def read(path: Path) -> Any:
 def paragraphs(text: str | list[str] | None) -> list[str]:
     """Return a description's paragraphs, each on one line."""
     texts = [text] if isinstance(text, str) else text or []
-    return [" ".join(str(one).split()) for one in texts]
+    # C(...) and V(...) are Ansible's marks for code.
+    return [re.sub(r"\b[CVIB]\(([^()]*(?:\([^()]*\)[^()]*)*)\)", r"`\1`", " ".join(str(one).split())) for one in texts]
 
 
 def cell(text: str) -> str:

@@ -60,6 +60,15 @@ def test_settings_are_read_in_both_spellings(line: str, keys: list[str]) -> None
     assert record.settings_named(line) == keys
 
 
+def test_a_locked_password_is_told_from_one_that_never_was(tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/bash\nada:x:1000:1000::/home/ada:/bin/bash\n")
+    (tmp_path / "shadow").write_text("root:*:1::::::\nada:!$y$x:1::::::\n")
+    (tmp_path / "group").write_text("docker:x:999:ada\n")
+    found = {"user root": "open", "user ada": "locked", "group docker": "group"}
+    assert record.accounts(tmp_path) == found
+    assert record.accounts(tmp_path / "none") == {}
+
+
 def test_changes_of_two_runs_add_up() -> None:
     def packages(**versions: str) -> dict[str, dict[str, str]]:
         return {"packages": versions}

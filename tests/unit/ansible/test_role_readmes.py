@@ -31,7 +31,7 @@ argument_specs:
     short_description: Locks the door
     description:
       - The documents leave it open. This
-        closes it.
+        closes it C(at once) (V(now())).
       - A second paragraph.
     options:
       door_key: {type: str, required: true, description: Who may come in.}
@@ -62,7 +62,10 @@ def test_a_readme_tells_description_tags_variables_and_files(tmp_path: Path) -> 
 """
     home = role(tmp_path, SPECS, DEFAULTS, tasks, '{door: "1998"}')
     text = role_readmes.readme(home, tmp_path / "ansible")
-    assert "Locks the door.\n\nThe documents leave it open. This closes it.\n\nA second paragraph.\n" in text
+    assert (
+        "Locks the door.\n\nThe documents leave it open. This closes it `at once` (`now()`).\n\nA second paragraph.\n"
+        in text
+    )
     assert "`playbooks/site.yml`, tags `layer1`, `door`." in text
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert rows == [

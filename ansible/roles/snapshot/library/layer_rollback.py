@@ -96,6 +96,7 @@ class Rollback:
         units = plan_switches(changes, now, "units")
         holds = plan_switches(changes, now, "holds")
         marks = plan_switches(changes, now, "marks", packages["purge"])
+        switched = plan_switches(changes, now, "accounts")
         write, remove = self.plan_files()
         return {
             **packages,
@@ -111,6 +112,7 @@ class Rollback:
             "auto": marks.get("auto", []),
             "manual": marks.get("manual", []),
             "keys": self.settings(write, remove),
+            "unlock": [name.removeprefix("user ") for name in switched.get("open", [])],
             "accounts": [name for name, (before, _) in changes.get("accounts", {}).items() if before is None],
         }
 

@@ -6,7 +6,7 @@ A layer's directory holds
     running.json  STATE at the start of a run that has not ended
     changes.json  {kind: {name: [before, after]}}: what its runs changed, added up; null where it was not there
 STATE is {"packages": {name: version}, "residue": {name: version}, "marks": {name: "auto"|"manual"},
-"holds": {name: "hold"}, "units": {name: "enabled"|"disabled"|"masked"}, "accounts": {name: "user"|"group"},
+"holds": {name: "hold"}, "units": {name: "enabled"|"disabled"|"masked"}, "accounts": {"user NAME": "open"|"locked", "group NAME": "group"},
 "files": {path: finger}}.
 
 Standard library only: it runs on the target. Commands are run by the caller's `run`, so that tests need no machine.
@@ -69,10 +69,7 @@ def look(run: Run, patterns: Iterable[str], etc: Path = Path("/etc")) -> State:
         "marks": {name: "auto" if name in auto else "manual" for name in packages},
         "holds": dict.fromkeys(run(["apt-mark", "showhold"]).split(), "hold"),
         "units": parse_units(run(["systemctl", "list-unit-files", "--no-legend", "--no-pager"])),
-        "accounts": {
-            **{f"user {name}": "user" for name in _names(etc / "passwd")},
-            **{f"group {name}": "group" for name in _names(etc / "group")},
-        },
+        "accounts": accounts(etc),
         "files": fingers(matches(patterns)),
     }
 
@@ -97,12 +94,20 @@ def parse_units(text: str) -> dict[str, str]:
     return {word[0]: word[1] for word in words if len(word) > 1 and word[1] in SWITCHED}
 
 
-def _names(path: Path) -> list[str]:
+def accounts(etc: Path) -> dict[str, str]:
+    """Return users as `user NAME`, each "open" or "locked" (its password was locked), and groups as `group NAME`."""
+    locked = {name for name, field in _fields(etc / "shadow").items() if field.startswith("!")}
+    users = {f"user {name}": "locked" if name in locked else "open" for name in _fields(etc / "passwd")}
+    return {**users, **{f"group {name}": "group" for name in _fields(etc / "group")}}
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """Return the second field of each line by its first."""
     try:
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
-        return []
-    return [line.partition(":")[0] for line in lines if line]
+        return {}
+    return {line.split(":")[0]: line.split(":")[1] for line in lines if ":" in line}
 
 
 def difference(before: State, after: State) -> Changes:
