@@ -49,7 +49,7 @@ def test_a_file_that_is_current_is_left_alone(program: Path) -> None:
 
 
 def test_it_holds_nothing_that_asks_for_a_package(program: Path) -> None:
-    ours, foreign = set(), set()
+    ours, foreign = set[str](), set[str]()
     with zipfile.ZipFile(program) as archive:
         names = archive.namelist()
         for name in names:
