@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field
 from vaultcube.results.schema import Model, Verdict
 
 # Nothing was written yet; it computes; it does not, by its own decision; all hours are covered; it was told to stop, or
-# its GPU's guard stopped it; it said why it could not go on (and may be started again).
-Standing = Literal["starting", "loading", "paused", "done", "stopped", "failed"]
+# its GPU's guard stopped it; it said why it could not go on (and may be started again); it cannot run here, or not so.
+Standing = Literal["starting", "loading", "paused", "done", "stopped", "failed", "refused"]
 
 
 class WorkerStatus(Model):

@@ -20,7 +20,7 @@ from vaultcube.stack.collect import compose_sha256
 from vaultcube.stack.docker import Docker, EngineInfo, Exit
 from vaultcube.stack.ending import clean_up, engine_lost, images_of
 from vaultcube.stack.environment import provenance, utc_now
-from vaultcube.stack.outcome import Outcome, classify
+from vaultcube.stack.outcome import EXIT_HARDWARE, EXIT_USAGE, Outcome, classify
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.soak import read_workers, weigh
 from vaultcube.workloads.stress import StressParams
@@ -121,6 +121,9 @@ def outcome_of(workers: Mapping[str, Worker], exits: Sequence[Exit], cause: Vaul
         if isinstance(last, Finished):
             continue
         exit_ = by_service.get(name)
+        if exit_ is not None and isinstance(last, ErrorEvent) and last.exit_code in {EXIT_USAGE, EXIT_HARDWARE}:
+            # Started again and again it was between two tries when it was stopped.
+            exit_ = exit_._replace(exit_code=last.exit_code, stopped=False)
         if exit_ is not None and exit_.stopped:
             why = "the soak was stopped before its hours were covered"
             return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(why))

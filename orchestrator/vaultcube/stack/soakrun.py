@@ -143,12 +143,11 @@ class SoakRun(JobRun):
             self._read()
             if all(worker.starts for worker in self.state.workers):
                 return True
-            exits = self._workers()
-            if not all(exit_.running for exit_ in exits) and not any(worker.starts for worker in self.state.workers):
-                # One that refuses its parameters does so within a second; others may say why meanwhile.
+            if any(worker.standing == "refused" for worker in self.state.workers):
                 return False
             self.stop.wait(POLL_S)
             self.stop.check()
+        # A machine that is busy: whoever looks on will see.
         return True
 
     def _follow(self) -> None:
@@ -196,14 +195,18 @@ class SoakRun(JobRun):
         if self._silent:
             self.watcher.note("the engine answers again")
             self._silent = False
+        if self.state.over and not any(exit_.running for exit_ in exits if not self._refused(exit_)):
+            return True
         if any(exit_.running for exit_ in exits):
             self._gone_since = None
             return False
-        if self.state.over:
-            return True
         if self._gone_since is None:
             self._gone_since = time.monotonic()
         return time.monotonic() - self._gone_since > GONE_S
+
+    def _refused(self, exit_: Exit) -> bool:
+        """Say whether a worker cannot run: its container is started again for nothing."""
+        return any(worker.name == exit_.service and worker.standing == "refused" for worker in self.state.workers)
 
     def _workers(self) -> list[Exit]:
         """Return how the workers' containers stand."""

@@ -15,6 +15,7 @@ from vaultcube.results.schema import Result
 from vaultcube.results.soakevents import Checked
 from vaultcube.results.soakstatus import RungStatus, SoakStatus, Standing, WorkerStatus
 from vaultcube.results.store import RESULT, RunDirectory, read_plain
+from vaultcube.stack.outcome import EXIT_HARDWARE, EXIT_USAGE
 from vaultcube.stack.override import BEAT
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.soak import EVENTS
@@ -65,6 +66,9 @@ class WorkerLog:
             self.standing = "done"
         elif isinstance(event, ErrorEvent):
             self.standing = "stopped" if event.code in STOPS else "failed"
+            if event.exit_code in {EXIT_USAGE, EXIT_HARDWARE}:
+                # Started again it says the same.
+                self.standing = "refused"
             self.said = one_line(event.message)
         elif event.kind == "paused":
             self.standing = "paused"
@@ -108,7 +112,7 @@ class SoakState:
     @property
     def over(self) -> bool:
         """Whether every worker said its last word."""
-        return all(worker.standing in {"done", "stopped"} for worker in self.workers)
+        return all(worker.standing in {"done", "stopped", "refused"} for worker in self.workers)
 
     def status(self, *, running: bool | None = None, keeper: int | None = None) -> SoakStatus:
         """Return how it stands. What was not read before is read first.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.results.soakruns import Plant, Story, write
-from tests.unit.support import RUN_ID, box
+from tests.unit.support import RUN_ID, box, raw_event
 from tests.unit.support import plan as any_plan
 
 from vaultcube import workloads
@@ -96,6 +97,21 @@ def test_what_ended_it_before_its_time_is_kept(tmp_path: Path, cause: VaultCubeE
 def test_one_that_was_stopped_by_hand_is_interrupted(tmp_path: Path) -> None:
     found = judged(tmp_path, Plant("dead", 0, 600), **{"gpu-0": {"exit_code": 75, "stopped": True}})
     assert found.run.status is Status.INTERRUPTED
+
+
+@pytest.mark.parametrize(("exit_code", "code"), [(64, "bad-parameter"), (69, "flavour")])
+def test_what_a_worker_refuses_is_the_reason(tmp_path: Path, exit_code: int, code: str) -> None:
+    directory = RunDirectory(tmp_path / RUN_ID)
+    one = plan(2)
+    for worker in ("gpu-0", "gpu-1"):
+        place = directory.path / "results" / worker
+        place.mkdir(parents=True)
+        said = {"code": "x", "message": "not here", "next_step": "", "exit_code": exit_code}
+        (place / "events.jsonl").write_text(json.dumps(raw_event("error", rank=-1, **said)) + "\n")
+    # It was between two tries.
+    again = {"exit_code": 0, "stopped": True}
+    found = soak_result(one, directory, exits(one, **{"gpu-0": again, "gpu-1": again}), None)
+    assert (found.run.status, found.run.error and found.run.error.code) == (Status.FAILED, code)
 
 
 def test_nothing_at_all_was_written(tmp_path: Path) -> None:

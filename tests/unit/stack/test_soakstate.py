@@ -95,6 +95,15 @@ def test_one_that_stopped_is_over_and_says_why(state: SoakState, code: str) -> N
     assert state.over
 
 
+@pytest.mark.parametrize("exit_code", [64, 69])
+def test_one_that_cannot_run_is_over(state: SoakState, exit_code: int) -> None:
+    said = {"code": "no-gpu", "message": "no GPU can be seen", "next_step": "", "exit_code": exit_code}
+    for worker in ("gpu-0", "gpu-1"):
+        say(state, worker, raw_event("error", rank=-1, **said))
+    assert standing(state.status()) == ["refused", "refused"]
+    assert state.over
+
+
 def test_temperatures_are_the_recorder_s(state: SoakState) -> None:
     beat = {
         "schema": 1,
