@@ -99,7 +99,7 @@ def test_one_that_was_stopped_by_hand_is_interrupted(tmp_path: Path) -> None:
     assert found.run.status is Status.INTERRUPTED
 
 
-@pytest.mark.parametrize(("exit_code", "code"), [(64, "bad-parameter"), (69, "flavour")])
+@pytest.mark.parametrize(("exit_code", "code"), [(64, "bad-parameter"), (69, "flavour-unsupported")])
 def test_what_a_worker_refuses_is_the_reason(tmp_path: Path, exit_code: int, code: str) -> None:
     directory = RunDirectory(tmp_path / RUN_ID)
     one = plan(2)
