@@ -47,8 +47,9 @@ CHECKS: Final = (
     Check(1, "ssh-keys", access.ssh_keys),
     Check(1, "sudo", access.sudo),
     Check(1, "sshd", access.sshd),
-    Check(1, "ssh-config", access.ssh_config),
+    # First of the two: where ssh.socket waits, the first connection starts sshd and makes the folder that `sshd -T` needs.
     Check(1, "ssh-offers", access.ssh_offers),
+    Check(1, "ssh-config", access.ssh_config),
     Check(1, "fail2ban", access.fail2ban),
     Check(1, "firewall", firewall.firewall),
     Check(1, "firewall-rules", firewall.firewall_rules),
