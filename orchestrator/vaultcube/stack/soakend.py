@@ -25,6 +25,8 @@ from vaultcube.stack.plan import Plan
 from vaultcube.stack.soak import read_workers, weigh
 from vaultcube.workloads.stress import StressParams
 
+GO_ON = "Go on with it where it stopped: vaultcube stress --resume."
+
 
 def end_soak(
     plan: Plan, directory: RunDirectory, docker: Docker, cause: VaultCubeError | None, engine: EngineInfo | None = None
@@ -110,7 +112,7 @@ def planned_workers(plan: Plan, found: Mapping[str, Worker]) -> dict[str, Worker
 def outcome_of(workers: Mapping[str, Worker], exits: Sequence[Exit], cause: VaultCubeError | None) -> Outcome:
     """Return how a soak ended: by what stopped it, else by the first worker that did not cover its hours."""
     if isinstance(cause, InterruptedRunError):
-        return Outcome(status=Status.INTERRUPTED, error=cause)
+        return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(cause.message, next_step=GO_ON))
     if isinstance(cause, RunTimeoutError):
         return Outcome(status=Status.TIMEOUT, error=cause)
     if cause is not None:
@@ -126,7 +128,7 @@ def outcome_of(workers: Mapping[str, Worker], exits: Sequence[Exit], cause: Vaul
             exit_ = exit_._replace(exit_code=last.exit_code, stopped=False)
         if exit_ is not None and exit_.stopped:
             why = "the soak was stopped before its hours were covered"
-            return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(why))
+            return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(why, next_step=GO_ON))
         if exit_ is not None and (exit_.exit_code or exit_.oom_killed):
             status, error = classify([exit_], worker.events, None)
             return Outcome(status=status, error=error)
