@@ -11,7 +11,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 readonly DEFAULT=debian:bookworm-slim
 readonly LOCAL=vaultcube/base:bookworm
 readonly SUITE=bookworm
-readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 readonly PULL_LIMIT_S=${BASE_IMAGE_PULL_LIMIT_S:-180}
 # An empty setting means the default, as in compose's `${BASE_IMAGE:-...}`.
 readonly WANTED=${BASE_IMAGE:-${VAULTCUBE_BASE_IMAGE:-$DEFAULT}}
@@ -32,41 +31,9 @@ ensure_mmdebstrap() {
     local wanted=()
     command -v mmdebstrap >/dev/null 2>&1 || wanted+=(mmdebstrap)
     # Ubuntu does not carry Debian's keys by default.
-    [ -e "$KEYRING" ] || wanted+=(debian-archive-keyring)
+    [ -e "$DEBIAN_KEYRING" ] || wanted+=(debian-archive-keyring)
     ensure_packages "$WANTED cannot be pulled, and making it needs" \
         "or: docker load an image and set BASE_IMAGE to its name" "${wanted[@]}"
-}
-
-# mirror_lines: apt lines for SUITE from the machine's own mirrors, or nothing (then mmdebstrap's
-# default for the suite serves). No options: keyring paths of this machine mean nothing in the image.
-mirror_lines() {
-    local from uris=""
-    from=$(os_field VERSION_CODENAME)
-    derive_sources "${from:-$SUITE}" "$SUITE" | while IFS= read -r line; do
-        case $line in
-        URIs:*) uris=${line#URIs: } ;;
-        Suites:*) print_lines "$uris" "${line#Suites: }" ;;
-        esac
-    done || true
-}
-
-# keyrings: Debian's own, and whatever the machine's sources name (a private mirror may sign for itself).
-keyrings() {
-    local from path
-    from=$(os_field VERSION_CODENAME)
-    {
-        printf '%s\n' "$KEYRING"
-        derive_sources "${from:-$SUITE}" "$SUITE" | sed -n 's/^Signed-By:[ \t]*//p' | tr ' ' '\n' || true
-    } | sort -u | while IFS= read -r path; do if [ -f "$path" ]; then printf '%s\n' "$path"; fi; done
-}
-
-print_lines() {
-    local uri suite
-    for uri in $1; do
-        # A local mirror of this machine's file system is not there in the image.
-        case $uri in http://* | https://*) ;; *) continue ;; esac
-        for suite in $2; do printf 'deb %s %s main\n' "$uri" "$suite"; done
-    done
 }
 
 # What debian:bookworm-slim leaves out as well; copyright files stay, as their licences ask.
@@ -91,10 +58,10 @@ make_base() {
     # shellcheck disable=SC2064 # the path of now
     trap "rm -rf -- '$work'" EXIT
     tarball=$work/base.tar
-    lines=$(mirror_lines)
+    lines=$(mirror_lines "$SUITE")
     say "making $LOCAL from Debian's packages (mmdebstrap, about half a minute)"
     if can_be_root; then runner=(as_root mmdebstrap --mode=root); fi
-    while IFS= read -r keyring; do runner+=("--keyring=$keyring"); done < <(keyrings)
+    while IFS= read -r keyring; do runner+=("--keyring=$keyring"); done < <(keyrings "$SUITE")
     "${runner[@]}" --variant=minbase "${SLIM[@]}" "$SUITE" "$tarball" ${lines:+-} < <(printf '%s\n' "$lines") >&2 ||
         die 1 "mmdebstrap could not make the base image" "see its message above: the Debian mirror must answer"
     docker import --change 'CMD ["bash"]' \

@@ -228,3 +228,38 @@ derive_deb822() {
     }
     END { flush_stanza() }'
 }
+
+# Debian's own keys; Ubuntu does not carry them by default.
+readonly DEBIAN_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# mirror_lines SUITE: apt lines for a Debian suite from the machine's own mirrors, or nothing (then mmdebstrap's
+# default for the suite serves). No options: keyring paths of this machine mean nothing in what is made.
+mirror_lines() {
+    local from uris=""
+    from=$(os_field VERSION_CODENAME)
+    derive_sources "${from:-$1}" "$1" | while IFS= read -r line; do
+        case $line in
+        URIs:*) uris=${line#URIs: } ;;
+        Suites:*) print_lines "$uris" "${line#Suites: }" ;;
+        esac
+    done || true
+}
+
+# keyrings SUITE: Debian's own, and whatever the machine's sources name (a private mirror may sign for itself).
+keyrings() {
+    local from path
+    from=$(os_field VERSION_CODENAME)
+    {
+        printf '%s\n' "$DEBIAN_KEYRING"
+        derive_sources "${from:-$1}" "$1" | sed -n 's/^Signed-By:[ \t]*//p' | tr ' ' '\n' || true
+    } | sort -u | while IFS= read -r path; do if [ -f "$path" ]; then printf '%s\n' "$path"; fi; done
+}
+
+print_lines() {
+    local uri suite
+    for uri in $1; do
+        # A local mirror of this machine's file system is not there in what is made.
+        case $uri in http://* | https://*) ;; *) continue ;; esac
+        for suite in $2; do printf 'deb %s %s main\n' "$uri" "$suite"; done
+    done
+}
