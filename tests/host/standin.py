@@ -19,8 +19,8 @@ from tests.docker.conftest import docker
 from tests.host.machine import Machine
 
 ROOT = "/srv/standin"
-# apt tells repositories apart by the host's name: two names of one server are two origins, as on the real network.
-ARCHIVE, VENDOR = "http://localhost:8099", "http://127.0.0.1:8099"
+# apt tells repositories apart by the host's name: three names of one server are three origins, as on the real network.
+ARCHIVE, CUDA, TOOLKIT = "http://localhost:8099", "http://127.0.0.1:8099", "http://127.0.0.2:8099"
 KERNEL = "6.8.0-149-generic"
 DRIVER = "580.173.02"
 _DRIVER_PACKAGE = f"{DRIVER}-0ubuntu0.24.04.1"
@@ -291,7 +291,7 @@ class Archives:
         self._folder = folder
         machine.run("apt-get -qq update && apt-get -qq -y --no-install-recommends install gpg gpg-agent", timeout=300)
         machine.run(f"mkdir -p {ROOT} /srv/trees /srv/fake")
-        serve = f"python3 -m http.server 8099 --bind 127.0.0.1 --directory {ROOT}"
+        serve = f"python3 -m http.server 8099 --bind 0.0.0.0 --directory {ROOT}"
         machine.run(f"systemd-run --quiet --unit=standin {serve}")
 
     def publish(self, name: str, packages: Iterable[Package]) -> None:
@@ -321,10 +321,14 @@ class Archives:
     def variables(self) -> dict[str, object]:
         """Return what leads the roles to these repositories, as if the machine were Ubuntu."""
         path, fingerprint = self.key()
-        roles = {"nvidia_driver": "/cuda", "cuda_toolkit": "/cuda", "nvidia_container_toolkit": "/toolkit"}
+        roles = {
+            "nvidia_driver": f"{CUDA}/cuda/",
+            "cuda_toolkit": f"{CUDA}/cuda/",
+            "nvidia_container_toolkit": f"{TOOLKIT}/toolkit/",
+        }
         found: dict[str, object] = {"nvidia_driver_distribution": "ubuntu", "cuda_toolkit_distribution": "ubuntu"}
         for role, place in roles.items():
-            found[f"{role}_repository_uri"] = f"{VENDOR}{place}/"
+            found[f"{role}_repository_uri"] = place
             found[f"{role}_repository_key"] = str(path)
             found[f"{role}_repository_fingerprint"] = fingerprint
-        return found | {"cuda_toolkit_cudnn_repository_uri": f"{VENDOR}/cudnn/"}
+        return found | {"cuda_toolkit_cudnn_repository_uri": f"{CUDA}/cudnn/"}
