@@ -35,10 +35,11 @@ def kill_inside(container: str, words: str, **env: str) -> None:
 
     As the kernel does it: what the engine was asked to kill, it starts no more.
     """
-    # The shell's own command line has them too, and init's: it must not kill those.
-    argv = "tr '\\0' ' ' <$p/cmdline"
-    find = f"for p in /proc/[0-9]*; do [ ${{p#/proc/}} -gt 1 ] && {argv} | grep -q '^[^ ]*python3 .*{words}' && kill -9 ${{p#/proc/}}; done; true"
-    docker("exec", container, "sh", "-c", find, env={**os.environ, **env})
+    # Not init, nor this shell, whose command lines have them too.
+    ours = f"tr '\\0' ' ' <$p/cmdline | grep -q '^[^ ]*python3 .*{words}'"
+    find = f"for p in /proc/[0-9]*; do {ours} && kill -9 ${{p#/proc/}}; done"
+    # A container ends with its program, and this shell with the container.
+    docker("exec", container, "sh", "-c", find, check=False, env={**os.environ, **env})
 
 
 @dataclass

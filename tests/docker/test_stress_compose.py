@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.docker.conftest import ROOT, Vaultcube, docker
+from tests.docker.conftest import ROOT, Vaultcube, docker, kill_inside
 from tests.docker.test_compose import resolved
 
 pytestmark = [pytest.mark.docker]
@@ -50,12 +50,7 @@ class Raw:
         return int(code) if status == "exited" else None
 
     def kill(self, service: str, words: str) -> None:
-        """Kill -9 the processes of a container whose command line has these words."""
-        # Not init, nor this shell, whose command lines have them too.
-        ours = f"tr '\\0' ' ' <$p/cmdline | grep -q '^[^ ]*python3 .*{words}'"
-        find = f"for p in /proc/[0-9]*; do {ours} && kill -9 ${{p#/proc/}}; done"
-        # The container ends with its program, and this shell with the container.
-        docker("exec", self.container(service), "sh", "-c", find, check=False)
+        kill_inside(self.container(service), words)
 
     def result(self, soak: str = "a-day") -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.results / soak / "result.json").read_text())
