@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.host.machine import Machine, Play, base_variables
+from tests.host.photograph import differences, photograph
 from tests.host.standin import KERNEL, Archives, driver, toolkit
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
@@ -23,6 +24,7 @@ class Gpu:
 
     Attributes:
         archives: its stand-in repositories.
+        before: what the machine was made of.
         check: the run in check mode, on the bare machine.
         first: the run that converged.
         second: the run after it.
@@ -30,6 +32,7 @@ class Gpu:
 
     machine: Machine
     archives: Archives
+    before: dict[str, str]
     check: Play
     first: Play
     second: Play
@@ -52,9 +55,12 @@ def gpu(tmp_path_factory: pytest.TempPathFactory, machine_image: str) -> Iterato
     with Machine(folder) as machine:
         archives = prepared(folder, machine)
         check = machine.play("site.yml", *LAYERS, "--check").checked()
+        # The local fact is layer 1's, and comes with every run.
+        machine.play("site.yml", "--tags", "hardware_fact").checked()
+        before = photograph(machine)
         first = machine.play("site.yml", *LAYERS).checked()
         second = machine.play("site.yml", *LAYERS).checked()
-        yield Gpu(machine, archives, check, first, second)
+        yield Gpu(machine, archives, before, check, first, second)
 
 
 def held(machine: Machine) -> set[str]:
@@ -246,3 +252,12 @@ def test_modules_of_another_version_are_found(gpu: Gpu) -> None:
         assert "with licence NVIDIA" in refused(gpu.machine)
     finally:
         gpu.machine.run(f"mv {path}.away {path}; depmod -a {KERNEL}")
+
+
+def test_layers_3_and_2_are_taken_back(gpu: Gpu) -> None:
+    """The last test of the file: the machine is bare again afterwards."""
+    changed = differences(gpu.before, photograph(gpu.machine))
+    assert {"hold nvidia-utils-580-server", "file /etc/modprobe.d/vaultcube-nouveau.conf"} <= set(changed)
+    gpu.machine.play("rollback.yml", "--tags", "layer3,layer2").checked()
+    assert differences(gpu.before, photograph(gpu.machine)) == {}
+    assert "999" not in gpu.machine.run("apt-cache policy nvidia-utils-580-server"), "a repository of NVIDIA's is left"
