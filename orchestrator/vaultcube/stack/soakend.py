@@ -12,7 +12,7 @@ from vaultcube.errors import (
     VaultCubeError,
     WorkloadError,
 )
-from vaultcube.results.events import ErrorEvent, Finished, one_line
+from vaultcube.results.events import ErrorEvent, Finished, Started, one_line
 from vaultcube.results.lives import Worker
 from vaultcube.results.schema import Failure, Result, RunInfo, Status, Verdict
 from vaultcube.results.store import RunDirectory
@@ -119,7 +119,7 @@ def outcome_of(workers: Mapping[str, Worker], exits: Sequence[Exit], cause: Vaul
         return Outcome(status=Status.FAILED, error=cause)
     by_service = {exit_.service: exit_ for exit_ in exits}
     for name, worker in workers.items():
-        last = worker.events[-1] if worker.events else None
+        last = last_word(worker)
         if isinstance(last, Finished):
             continue
         exit_ = by_service.get(name)
@@ -137,6 +137,16 @@ def outcome_of(workers: Mapping[str, Worker], exits: Sequence[Exit], cause: Vaul
             return Outcome(status=Status.FAILED, error=said)
         return Outcome(status=Status.FAILED, error=ContainerKilledError(f"{name} ended without a word"))
     return Outcome(status=Status.COMPLETED)
+
+
+def last_word(worker: Worker) -> Finished | ErrorEvent | None:
+    """Return how a worker's last life ended by its own word; its last report may come after that."""
+    for event in reversed(worker.events):
+        if isinstance(event, Finished | ErrorEvent):
+            return event
+        if isinstance(event, Started):
+            break
+    return None
 
 
 def finish_soak(plan: Plan, directory: RunDirectory, docker: Docker) -> Result:

@@ -61,7 +61,10 @@ class WorkerLog:
         elif isinstance(event, Checked):
             self.covered_s += max(event.until_mono - event.from_mono, 0)
             self.mismatches += event.mismatches
-            self.phase, self.standing = one_line(event.phase), "loading"
+            self.phase = one_line(event.phase)
+            # A last report may come after the launcher's last word.
+            if self.standing in {"starting", "paused"}:
+                self.standing = "loading"
         elif isinstance(event, Finished):
             self.standing = "done"
         elif isinstance(event, ErrorEvent):

@@ -114,6 +114,19 @@ def test_what_a_worker_refuses_is_the_reason(tmp_path: Path, exit_code: int, cod
     assert (found.run.status, found.run.error and found.run.error.code) == (Status.FAILED, code)
 
 
+def test_a_stop_for_heat_is_told_though_a_report_came_after_it(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / RUN_ID)
+    write(directory.path / "results", Story(3600, (Plant("dead", 2, 600),)))
+    file = directory.path / "results/gpu-2/events.jsonl"
+    lines = [line for line in file.read_text().splitlines() if '"error"' not in line]
+    said = {"code": "over-temperature", "message": "too hot", "next_step": "", "exit_code": 0}
+    lines.insert(-1, json.dumps(raw_event("error", rank=-1, **said)))
+    file.write_text("\n".join(lines) + "\n")
+    one = plan()
+    found = soak_result(one, directory, exits(one), None)
+    assert (found.run.status, found.run.error and found.run.error.message) == (Status.FAILED, "gpu-2: too hot")
+
+
 def test_nothing_at_all_was_written(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / RUN_ID)
     (directory.path / "results").mkdir(parents=True)

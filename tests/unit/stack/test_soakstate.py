@@ -87,7 +87,8 @@ def test_a_worker_that_comes_back_goes_on(state: SoakState) -> None:
 @pytest.mark.parametrize("code", ["over-temperature", "gpu-lost", "other-gpu-stopped", "told-to-stop", "interrupted"])
 def test_one_that_stopped_is_over_and_says_why(state: SoakState, code: str) -> None:
     said = {"code": code, "message": "too hot", "next_step": "", "exit_code": 0}
-    say(state, "gpu-0", started(), raw_event("error", seq=0, **said))
+    # Its worker reports once more after its launcher's word.
+    say(state, "gpu-0", started(), raw_event("error", seq=0, **said), checked(1, 2, seq=1))
     say(state, "gpu-1", started(), raw_event("finished", seq=0, elapsed_s=3600.0, covered_s=3600.0))
     found = state.status()
     assert standing(found) == ["stopped", "done"]
