@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 from tests.host.machine import ADMIN, Machine, Play, base_variables, build_image
+from tests.host.photograph import photograph
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests last that take the shared machine back."""
+    items.sort(key=lambda item: "tests/host/test_rollback.py" in item.nodeid)
 
 
 @dataclass(frozen=True)
@@ -19,11 +25,13 @@ class Provisioned:
 
     Attributes:
         machine: it, with the administrator as its user.
+        before: what it was made of while it was bare.
         first: the first run, on the bare machine, as root.
         second: the run after it, as the administrator.
     """
 
     machine: Machine
+    before: dict[str, str]
     first: Play
     second: Play
 
@@ -47,8 +55,9 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory, machine_image: str) ->
     """Return the machine at layer 1 that all tests share; they leave it as they found it."""
     with Machine(tmp_path_factory.mktemp("machine")) as machine:
         machine.variables = base_variables(machine)
+        before = photograph(machine)
         first = machine.play("site.yml", "--tags", "layer1").checked()
         # Root may not log in any more: from here on as a real box is reached.
         machine.user = ADMIN
         second = machine.play("site.yml", "--tags", "layer1").checked()
-        yield Provisioned(machine, first, second)
+        yield Provisioned(machine, before, first, second)

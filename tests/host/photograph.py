@@ -26,7 +26,7 @@ awk -F: '{{print "user\t" $1 "\t" $3 ":" $4 ":" $6 ":" $7}}' /etc/passwd
 awk -F: '{{print "password\t" $1 "\t" $2}}' /etc/shadow
 awk -F: '{{print "group\t" $1 "\t" $4}}' /etc/group
 find {FOLDERS} -xdev -printf 'file\t%p\t%y %m %U:%G %l\n' 2>/dev/null || true
-find {FOLDERS} -xdev -type f -print0 2>/dev/null | xargs -0 -r sha256sum | sed -E 's/^([0-9a-f]+)  (.*)/content\t\2\t\1/'
+find {FOLDERS} -xdev -type f -print0 2>/dev/null | xargs -0 -r sha256sum | sed -E 's/^\\?([0-9a-f]+)  (.*)/content\t\2\t\1/'
 printf 'rules\tiptables\t'; (iptables -S 2>/dev/null || true) | grep -c . || true
 """
 
