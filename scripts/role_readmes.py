@@ -172,9 +172,10 @@ def readme(role: Path, ansible: Path) -> str:
     for playbook, tags in plays_of(role.name, ansible / "playbooks"):
         called = f", tags {', '.join(f'`{tag}`' for tag in tags)}" if tags else ""
         lines += [*textwrap.wrap(f"Called by `playbooks/{playbook}`{called}.", WIDTH, break_long_words=False), ""]
+    # What main says of a variable stands before what a further entry point says of it.
     options: dict[str, Any] = {}
-    for entry in specs.values():
-        options.update(entry.get("options") or {})
+    for entry in [main, *specs.values()]:
+        options = {**(entry.get("options") or {}), **options}
     bare = sorted(name for name, option in options.items() if not option.get("description"))
     if bare:
         raise UndescribedError(f"{role.name}: no description of {', '.join(bare)}")

@@ -37,6 +37,9 @@ argument_specs:
       door_key: {type: str, required: true, description: Who may come in.}
       door_lock: {type: str, choices: [one, two], default: one, description: a | b.}
       door_year: {type: str, description: Which make.}
+  check:
+    options:
+      door_key: {type: str, description: As in main.}
 """
 DEFAULTS = 'door_lock: one\ndoor_year: "{{ vaultcube_versions.door }}"\n'
 
