@@ -9,7 +9,7 @@ export PYTHON ?=
 # `make test ARGS="-k plan -x"`: what the tool of the target gets besides.
 ARGS ?=
 
-.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas role-docs wheel provision clean
+.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas role-docs security wheel provision clean
 
 help: ## list the targets
 	@printf 'Vault Cube. Start with: make demo\n\n'
@@ -26,6 +26,7 @@ demo: ## set up, then measure this machine: vaultcube bench ddp
 
 test: ## set up, then the whole test suite with coverage
 	@scripts/rig.sh
+	@scripts/ansible.sh
 	@scripts/setup.sh .venv/bin/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
 
 test-unit: venv ## the tests that need no Docker
@@ -55,6 +56,11 @@ schemas: venv ## generate docs/schema and docs/errors.md from the code
 
 role-docs: venv ## write README.md of every Ansible role from what the role says of itself
 	@.venv/bin/python scripts/role_readmes.py
+
+security: venv ## provision a machine, and have it judged before and after: figures of docs/security.md and docs/host.md
+	@scripts/ansible.sh
+	@scripts/engine.sh
+	@.venv/bin/python -m tests.host.audit --write docs/security.md docs/host.md
 
 wheel: venv ## build the wheel into dist/
 	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
