@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vaultcube.errors import (
     VaultCubeError,
@@ -47,6 +47,17 @@ class Watcher(Protocol):
 
     def event(self, event: AnyEvent) -> None:
         """Show an event of the workload."""
+
+
+class Begun(NamedTuple):
+    """A run that may start: its plan, engine and directory, what ends it, and the lock under which its GPUs are free."""
+
+    plan: Plan
+    engine: EngineInfo
+    docker: Docker
+    stop: Stop
+    directory: RunDirectory
+    reservation: Reservation | None
 
 
 class Session:
@@ -134,6 +145,21 @@ class Session:
         Raises:
             VaultCubeError: refused before anything was started, or the result cannot be written.
         """
+        with self._begun(watcher) as begun:
+            plan, directory = begun.plan, begun.directory
+            watcher.note(f"run {plan.run_id} in {directory.path}")
+            self._made(plan, directory)
+            run = JobRun(plan, directory, begun.docker, begun.stop, watcher.event, begun.reservation, self.secrets)
+            result = run.execute(begun.engine)
+        return result, directory.path
+
+    @contextlib.contextmanager
+    def _begun(self, watcher: Watcher) -> Iterator[Begun]:
+        """Prepare everything, and hold the lock of a fresh run directory for as long as the context lasts.
+
+        Raises:
+            VaultCubeError: refused before anything was started.
+        """
         with Stop() as stop, contextlib.ExitStack() as held:
             docker = Docker(stop)
             plan, engine, reservation = self._prepare(docker, stop, watcher)
@@ -142,11 +168,7 @@ class Session:
             user = container_user()
             directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
             with locked(directory.path):
-                watcher.note(f"run {plan.run_id} in {directory.path}")
-                self._made(plan, directory)
-                run = JobRun(plan, directory, docker, stop, watcher.event, reservation, self.secrets)
-                result = run.execute(engine)
-        return result, directory.path
+                yield Begun(plan, engine, docker, stop, directory, reservation)
 
     def _made(self, plan: Plan, directory: RunDirectory) -> None:
         """Put into a fresh run directory what a session has to add."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from vaultcube.results.store import PLAN, RunDirectory, RunStore
 from vaultcube.stack.bench import NamedSession
 from vaultcube.stack.docker import Docker
 from vaultcube.stack.ending import read_plan
-from vaultcube.stack.environment import container_user
 from vaultcube.stack.instances import Instance, instances, is_soak
 from vaultcube.stack.machine import Machine
 from vaultcube.stack.plan import Plan
@@ -43,17 +41,11 @@ class SoakSession(NamedSession):
         Raises:
             VaultCubeError: refused before anything was started, or the result cannot be written.
         """
-        with Stop() as stop, contextlib.ExitStack() as held:
-            docker = Docker(stop)
-            plan, engine, reservation = self._prepare(docker, stop, watcher)
-            if reservation is not None:
-                held.enter_context(reservation)
-            user = container_user()
-            directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
-            with locked(directory.path):
-                watcher.note(f"soak {plan.instance}: run {plan.run_id} in {directory.path}")
-                run = SoakRun(plan, directory, docker, stop, watcher, reservation)
-                return run.start(engine) or run.go_on(engine, detach=detach), directory.path
+        with self._begun(watcher) as begun:
+            plan, directory = begun.plan, begun.directory
+            watcher.note(f"soak {plan.instance}: run {plan.run_id} in {directory.path}")
+            run = SoakRun(plan, directory, begun.docker, begun.stop, watcher, begun.reservation)
+            return run.start(begun.engine) or run.go_on(begun.engine, detach=detach), directory.path
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Collection
 
 from vaultcube.errors import KeyNeededError
 from vaultcube.gpu.inventory import Inventory
 from vaultcube.gpu.pinning import PinningFacts
 from vaultcube.gpu.selection import NOBODY, Held
-from vaultcube.results.lock import locked
 from vaultcube.results.schema import Result
 from vaultcube.results.service import ServiceRecord
 from vaultcube.stack.bench import NamedSession, Watcher
-from vaultcube.stack.docker import Docker
-from vaultcube.stack.environment import container_user
 from vaultcube.stack.plan import Address, Plan
 from vaultcube.stack.ports import check_host, choose_port
 from vaultcube.stack.secrets import API_KEY
 from vaultcube.stack.service import ServiceRun
-from vaultcube.stack.signals import Stop
 
 
 class UpSession(NamedSession):
@@ -66,14 +60,8 @@ class UpSession(NamedSession):
         Raises:
             VaultCubeError: refused before anything was started, or the result cannot be written.
         """
-        with Stop() as stop, contextlib.ExitStack() as held:
-            docker = Docker(stop)
-            plan, engine, reservation = self._prepare(docker, stop, watcher)
-            if reservation is not None:
-                held.enter_context(reservation)
-            user = container_user()
-            directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
-            with locked(directory.path):
-                watcher.note(f"instance {plan.instance}: run {plan.run_id} in {directory.path}")
-                run = ServiceRun(plan, directory, docker, stop, watcher.event, reservation, self.secrets)
-                return run.start(engine)
+        with self._begun(watcher) as begun:
+            plan, directory = begun.plan, begun.directory
+            watcher.note(f"instance {plan.instance}: run {plan.run_id} in {directory.path}")
+            run = ServiceRun(plan, directory, begun.docker, begun.stop, watcher.event, begun.reservation, self.secrets)
+            return run.start(begun.engine)
