@@ -13,7 +13,7 @@ readonly FILE=${1:-.cache/hostimage/standin-bookworm.qcow2}
 readonly SUITE=bookworm
 readonly SIZE=3G
 # What Debian's own cloud images are made of: netplan over networkd, as on Ubuntu, so cloud-init takes the same paths.
-readonly PACKAGES=linux-image-cloud-amd64,grub-pc,systemd-sysv,systemd-resolved,libnss-resolve,dbus,udev,netplan.io,iproute2,openssh-server,cloud-init,cloud-guest-utils,fdisk,e2fsprogs,sudo,ca-certificates,python3,apt-utils,less
+readonly PACKAGES=linux-image-cloud-amd64,grub-pc,systemd-sysv,systemd-resolved,libnss-resolve,dbus,udev,netplan.io,iproute2,openssh-server,cloud-init,cloud-guest-utils,fdisk,e2fsprogs,sudo,ca-certificates,python3,apt-utils,locales,less
 
 ensure_tools() {
     local wanted=() pair
@@ -82,6 +82,9 @@ printf "grub-pc grub-pc/install_devices_empty boolean true\ngrub-pc grub-pc/inst
     chroot "$root" debconf-set-selections
 chroot "$root" grub-install --target=i386-pc --no-nvram "$device"
 chroot "$root" update-grub
+# It found no name by UUID, since no udev made one, and wrote the name that the disk has on this machine.
+sed -i "s|root=$part |root=UUID=$(blkid -s UUID -o value "$part") |" "$root/boot/grub/grub.cfg"
+if grep -q "$device" "$root/boot/grub/grub.cfg"; then echo "grub.cfg names $device" && exit 1; fi
 umount -R "$root"
 e2fsck -fp "$part" >/dev/null || [ $? -le 1 ]
 '
