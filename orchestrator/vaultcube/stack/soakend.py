@@ -118,25 +118,33 @@ def outcome_of(workers: Mapping[str, Worker], exits: Sequence[Exit], cause: Vaul
     if cause is not None:
         return Outcome(status=Status.FAILED, error=cause)
     by_service = {exit_.service: exit_ for exit_ in exits}
-    for name, worker in workers.items():
-        last = last_word(worker)
-        if isinstance(last, Finished):
-            continue
-        exit_ = by_service.get(name)
-        if exit_ is not None and isinstance(last, ErrorEvent) and last.exit_code in {EXIT_USAGE, EXIT_HARDWARE}:
-            # Started again and again it was between two tries when it was stopped.
-            exit_ = exit_._replace(exit_code=last.exit_code, stopped=False)
-        if exit_ is not None and exit_.stopped:
-            why = "the soak was stopped before its hours were covered"
-            return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(why, next_step=GO_ON))
-        if exit_ is not None and (exit_.exit_code or exit_.oom_killed):
-            status, error = classify([exit_], worker.events, None)
-            return Outcome(status=status, error=error)
-        if isinstance(last, ErrorEvent):
-            said = WorkloadError(f"{name}: {one_line(last.message)}", next_step=one_line(last.next_step) or None)
-            return Outcome(status=Status.FAILED, error=said)
-        return Outcome(status=Status.FAILED, error=ContainerKilledError(f"{name} ended without a word"))
+    ends = [_end_of(name, worker, by_service.get(name)) for name, worker in workers.items()]
+    # That a worker failed is not hidden by somebody who then stopped the others.
+    for status in (Status.FAILED, Status.INTERRUPTED):
+        for end in ends:
+            if end.status is status:
+                return end
     return Outcome(status=Status.COMPLETED)
+
+
+def _end_of(name: str, worker: Worker, exit_: Exit | None) -> Outcome:
+    """Return how one worker ended."""
+    last = last_word(worker)
+    if isinstance(last, Finished):
+        return Outcome(status=Status.COMPLETED)
+    if exit_ is not None and isinstance(last, ErrorEvent) and last.exit_code in {EXIT_USAGE, EXIT_HARDWARE}:
+        # Started again and again it was between two tries when it was stopped.
+        exit_ = exit_._replace(exit_code=last.exit_code, stopped=False)
+    if exit_ is not None and exit_.stopped:
+        why = "the soak was stopped before its hours were covered"
+        return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(why, next_step=GO_ON))
+    if exit_ is not None and (exit_.exit_code or exit_.oom_killed):
+        status, error = classify([exit_], worker.events, None)
+        return Outcome(status=status, error=error)
+    if isinstance(last, ErrorEvent):
+        said = WorkloadError(f"{name}: {one_line(last.message)}", next_step=one_line(last.next_step) or None)
+        return Outcome(status=Status.FAILED, error=said)
+    return Outcome(status=Status.FAILED, error=ContainerKilledError(f"{name} ended without a word"))
 
 
 def last_word(worker: Worker) -> Finished | ErrorEvent | None:

@@ -123,8 +123,10 @@ def test_a_stop_for_heat_is_told_though_a_report_came_after_it(tmp_path: Path) -
     lines.insert(-1, json.dumps(raw_event("error", rank=-1, **said)))
     file.write_text("\n".join(lines) + "\n")
     one = plan()
-    found = soak_result(one, directory, exits(one), None)
-    assert (found.run.status, found.run.error and found.run.error.message) == (Status.FAILED, "gpu-2: too hot")
+    # Also when somebody stopped another one afterwards.
+    for stopped in ({}, {"gpu-0": {"exit_code": 75, "stopped": True}}):
+        found = soak_result(one, directory, exits(one, **stopped), None)
+        assert (found.run.status, found.run.error and found.run.error.message) == (Status.FAILED, "gpu-2: too hot")
 
 
 def test_nothing_at_all_was_written(tmp_path: Path) -> None:
