@@ -238,7 +238,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    module.run_command_environ_update = {"LC_ALL": "C", "LANG": "C"}
+    # systemctl gives up after 25 s, and an emulated machine that builds an image may take longer to list its units.
+    module.run_command_environ_update = {"LC_ALL": "C", "LANG": "C", "SYSTEMD_BUS_TIMEOUT": "300"}
     try:
         rollback = Rollback(module)
         if module.params["state"] == "planned":
