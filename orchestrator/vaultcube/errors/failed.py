@@ -101,6 +101,54 @@ class HostHealthError(VaultCubeError):
     next_step = "Do what the report says, then run it again."
 
 
+class HostBuildError(VaultCubeError):
+    """A stage of building the host image failed."""
+
+    code = "host-build"
+    summary = "a stage of building the host image failed"
+    next_step = "Mend what the lines above say, then go on from that stage: vaultcube host build --from STAGE."
+
+
+class GuestSilentError(HostBuildError):
+    """The virtual machine never answered over SSH."""
+
+    code = "guest-silent"
+    summary = "the virtual machine that builds or tries the host image never answered over SSH"
+    next_step = "Read the last lines of its console above; they say how far the boot came."
+
+
+class ProvisionError(HostBuildError):
+    """A task of Ansible failed while the host image was provisioned."""
+
+    code = "host-provision"
+    summary = "a task of Ansible failed while the host image was provisioned"
+    next_step = "Mend the role, then go on from there: vaultcube host build --from provision."
+
+
+class DirtyImageError(HostBuildError):
+    """The host image holds something of its build or of one machine."""
+
+    code = "host-dirty"
+    summary = "the host image still holds something of its build, or of one machine"
+    next_step = "Have packer/scripts/finalise.sh remove what was found, then: vaultcube host build --from provision."
+
+
+class SignOffError(HostBuildError):
+    """The host image booted, and is not what it should be."""
+
+    code = "host-signoff"
+    summary = "the finished host image was booted, and is not as it should be"
+    next_step = "Mend what the lines above say, then: vaultcube host build --from provision."
+
+
+class TamperedImageError(VaultCubeError):
+    """A host image is not the one that was signed off."""
+
+    code = "image-tampered"
+    summary = "a host image, or what was published beside it, is not what was signed off"
+    next_step = "Do not write it to a disk: fetch all its files again, or build it again."
+
+
 class BugError(VaultCubeError):
     """Vault Cube itself failed."""
 

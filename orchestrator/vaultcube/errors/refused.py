@@ -230,3 +230,35 @@ class RunActiveError(RefusedError):
     code = "run-active"
     summary = "the run is still going on"
     next_step = "Wait for it, or stop it with `vaultcube down RUN`."
+
+
+class CheckoutNeededError(RefusedError):
+    """What was asked for needs the sources beside the package."""
+
+    code = "checkout-needed"
+    summary = "building the host image needs the checkout: its roles, its template, its tests"
+    next_step = "Clone the repository, run make setup there, and call .venv/bin/vaultcube from it."
+
+
+class HostToolsError(RefusedError):
+    """A program that builds the host image is not installed, or too old."""
+
+    code = "host-tools"
+    summary = "a program that builds host images is missing (packer, qemu, a maker of ISO images, ssh)"
+    next_step = "Install it; on Debian and Ubuntu scripts/hostimage-tools.sh does."
+
+
+class NoAccelerationError(RefusedError):
+    """This machine cannot run virtual machines at full speed."""
+
+    code = "no-acceleration"
+    summary = "this machine cannot run virtual machines at full speed (no KVM, or one that does not work)"
+    next_step = "Build where /dev/kvm works, or take the slow way, many times slower: --accelerator tcg."
+
+
+class BaseChecksumError(RefusedError):
+    """The cloud image is not the one that is pinned."""
+
+    code = "base-checksum"
+    summary = "the cloud image that the host image is built from has another SHA-256 than the one that is pinned"
+    next_step = "Fetch it again; for another image give its sum with --base-sha256."

@@ -59,3 +59,19 @@ class NotFoundError(UsageError):
     code = "not-found"
     summary = "no run or instance has that name"
     next_step = "See `vaultcube ps` for what is running and `vaultcube runs list` for what was kept."
+
+
+class LoginKeyError(UsageError):
+    """There is no public key that could log in to the host image."""
+
+    code = "login-key"
+    summary = "no public key was given for the host image, and nobody could log in"
+    next_step = "Give the .pub file of whoever administers the box: --authorized-key ~/.ssh/id_ed25519.pub."
+
+
+class ResumeError(UsageError):
+    """A build of the host image cannot be gone on with from there."""
+
+    code = "host-resume"
+    summary = "a build of the host image cannot be gone on with from that stage"
+    next_step = "Leave out --from: the build then begins at its first stage."
