@@ -64,6 +64,14 @@ def test_a_fallback_is_the_role_s_own_default(name: str, fallback: str) -> None:
         assert value_of(fallback) == default
 
 
+def test_sshd_is_expected_to_be_as_role_ssh_makes_it() -> None:
+    made = yaml.safe_load((ROLES / "ssh/vars/main.yml").read_text())["ssh_settings"]
+    expected = yaml.safe_load(HEALTH)["health_expected"]["ssh"]["settings"]
+    literal = {name: value for name, value in expected.items() if "{{" not in value}
+    assert {name: made[name] for name in literal} == literal
+    assert set(expected) - {"allowusers"} <= set(made)
+
+
 def test_every_entry_is_one_that_the_program_knows() -> None:
     """Templates stand for values of the kind that the program's own default has."""
 
@@ -75,7 +83,7 @@ def test_every_entry_is_one_that_the_program_knows() -> None:
     from dataclasses import asdict
 
     likes = asdict(Expected())
-    likes["ssh"]["settings"] |= {"maxauthtries": "3"}
+    likes["ssh"]["settings"] |= {"maxauthtries": "3", "allowtcpforwarding": "local"}
     told = filled(yaml.safe_load(HEALTH)["health_expected"], {**likes, "schema": ""})
     assert isinstance(parse_expected(json.dumps(told)), Expected)
     assert set(told) - {"schema"} >= {"layers", "user", "ssh", "firewall", "docker", "driver", "gpus"}
