@@ -95,3 +95,9 @@ variable "shutdown_timeout" {
   description = "How long switching off may take."
   default     = "5m"
 }
+
+variable "tags" {
+  type        = string
+  description = "Which layers of ansible/playbooks/site.yml are in the image."
+  default     = "layer1,layer2,layer3"
+}

@@ -110,7 +110,7 @@ build {
     user           = var.build_user
     // Straight to the forwarded port: the proxy of the plugin breaks with newer SSH clients, and is slower.
     use_proxy       = false
-    extra_arguments = ["--extra-vars", "@${var.work}/variables.json"]
+    extra_arguments = ["--extra-vars", "@${var.work}/variables.json", "--tags", var.tags]
     ansible_env_vars = [
       "ANSIBLE_CACHE_PLUGIN_CONNECTION=${var.facts_cache}",
       "ANSIBLE_SSH_CONTROL_PATH_DIR=${var.work}/cp",
