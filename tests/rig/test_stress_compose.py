@@ -75,12 +75,12 @@ def test_it_ends_by_itself_and_a_sensor_that_is_gone_is_not_taken_for_a_cool_car
 
 
 def test_each_fault_is_found_on_its_card_and_no_other(stack: Stack, box: Box) -> None:
-    stack.start(STRESS_SECONDS="16")
-    stack.until_all_load()
     box.replay_growth(0, 20)
     box.pcie_width(1, 8)
-    box.xid(2, 48, log=False)
     box.power_brake(3)
+    stack.start(STRESS_SECONDS="12")
+    stack.until_all_load()
+    box.xid(2, 48, log=False)
     result = stack.until_judged()
     # A card with half its clock draws half its power.
     assert failed(result) == {"pcie_replays": {0}, "pcie_link": {1}, "no_xid": {2}, "throttling": {3}, "power": {3}}
@@ -90,7 +90,7 @@ def test_each_fault_is_found_on_its_card_and_no_other(stack: Stack, box: Box) ->
 
 
 def test_a_driver_that_does_not_answer_is_no_recorder_that_is_gone(stack: Stack, box: Box) -> None:
-    stack.start(STRESS_SECONDS="20", STRESS_RECORDER_LOST="3")
+    stack.start(STRESS_SECONDS="14", STRESS_RECORDER_LOST="3")
     stack.until_all_load()
     box.set_gpu(2, hang=1)
     # That of the card itself may hang with it.
@@ -108,7 +108,8 @@ def test_a_driver_that_does_not_answer_is_no_recorder_that_is_gone(stack: Stack,
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_the_engine_may_end_and_all_of_it_goes_on_to_the_verdict(stack: Stack, number: signal.Signals) -> None:
-    stack.start(STRESS_SECONDS="20")
+    # Of a killed engine the containers live on until it is back.
+    stack.start(STRESS_SECONDS="30" if number == signal.SIGKILL else "14")
     stack.until_all_load()
     stack.engine.end(number)
     before = {one: stack.covered_until(one) for one in WORKERS}
@@ -151,7 +152,7 @@ class Disk:
 
 def test_a_full_disk_is_told_loudly_and_with_room_all_goes_on(stack: Stack) -> None:
     disk = Disk(stack.engine, stack.folder.parent)
-    stack.start(STRESS_SECONDS="15", STRESS_RECORDER_LOST="3")
+    stack.start(STRESS_SECONDS="10", STRESS_RECORDER_LOST="3")
     until(lambda: "recording" in stack.log("recorder"), PATIENCE_S, "it records")
     disk.fill()
     loud = "RECORDING HAS ENDED: /results/rig/run.db cannot be written: the disk is full (the one of /results)"
