@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TyperUsageError: Any = typer.BadParameter.__base__
 
 # verb -> module in this package; the order is that of --help.
-VERBS = ("up", "bench", "stress", "ps", "logs", "down", "gpus", "doctor", "health", "monitor", "runs", "images")
+VERBS = ("up", "bench", "stress", "ps", "logs", "down", "gpus", "doctor", "health", "monitor", "runs", "images", "host")
 
 
 class LazyGroup(TyperGroup):

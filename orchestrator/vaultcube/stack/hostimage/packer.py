@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from vaultcube.errors import UsageError
 from vaultcube.stack.hostimage.guest import Hardware, console_end
 from vaultcube.stack.hostimage.packerlog import PackerLog
 from vaultcube.stack.hostimage.seeds import (
@@ -135,6 +136,9 @@ class Packer:
             if not (failed and options.keep and not self._stop.requested):
                 child.end()
                 end_by_pidfile(folder / "vm.pid")
+                # It opens nothing any more; a later call makes another.
+                (folder / "key").unlink(missing_ok=True)
+                (folder / "variables.json").unlink(missing_ok=True)
         if failed:
             error = log.error(stage, console_end(folder / "console.log"))
             if options.keep:
@@ -163,8 +167,6 @@ def read_variables(path: Path) -> dict[str, object]:
     Raises:
         UsageError: it cannot be read, or is no object.
     """
-    from vaultcube.errors import UsageError
-
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -12,6 +12,9 @@ from typing import Final, Protocol, Self
 from vaultcube.errors import ResumeError
 
 STATE: Final = "state.json"
+# The cloud image that is pinned, as its dated folder's SHA256SUMS lists it; packer/variables.pkr.hcl has it too.
+UBUNTU: Final = "https://cloud-images.ubuntu.com/releases/noble/release-20260911/ubuntu-24.04-server-cloudimg-amd64.img"
+UBUNTU_SHA256: Final = "612b2c0cc1bc413a6cb8c38fd611794caf0f2b436c50013d8b3794db12ad7354"
 
 
 class Stage(StrEnum):
@@ -32,7 +35,7 @@ class Stage(StrEnum):
 # What each stage's outcome depends on beside the stage before it: going on with another value would not be that image.
 DEPENDS: Final[Mapping[Stage, tuple[str, ...]]] = {
     Stage.BUILD: ("source_sha256", "disk_size"),
-    Stage.PROVISION: ("layers", "variables_sha256", "version"),
+    Stage.PROVISION: ("layers", "variables_sha256", "keys"),
 }
 
 
