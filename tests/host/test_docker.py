@@ -19,6 +19,9 @@ IMAGE = "busybox:test"
 SERVE = "/bin/busybox httpd -f -p 80 -h /"
 
 
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+
+
 @pytest.fixture(scope="module")
 def box(provisioned: Provisioned) -> Iterator[Machine]:
     """Return the provisioned machine with one small image in its engine, and take away what the tests ran."""
@@ -33,9 +36,11 @@ def box(provisioned: Provisioned) -> Iterator[Machine]:
 def published(box: Machine) -> Iterator[int]:
     """Return a port that a container publishes on every address of the machine."""
     box.run(f"docker run --detach --name published --publish 0.0.0.0:8080:80 {IMAGE} {SERVE}")
-    until(lambda: inside(box, "localhost", 8080), 20, "the container answers on the machine itself")
-    yield 8080
-    box.run("docker rm --force published")
+    try:
+        until(lambda: inside(box, "127.0.0.1", 8080), 20, "the container answers on the machine itself")
+        yield 8080
+    finally:
+        box.run("docker rm --force published")
 
 
 def inside(machine: Machine, address: str, port: int) -> bool:
@@ -92,13 +97,13 @@ def test_it_stays_unreachable_after_a_restart_of_docker(box: Machine, published:
     assert box.run("docker inspect --format '{{.State.StartedAt}}' published") == started, (
         "live-restore keeps it running"
     )
-    until(lambda: inside(box, "localhost", published), 20, "it answers on the machine itself")
+    until(lambda: inside(box, "127.0.0.1", published), 20, "it answers on the machine itself")
     assert not outside(box, published)
 
 
 def test_it_stays_unreachable_when_ufw_starts_after_docker(box: Machine, published: int) -> None:
     box.run("ufw disable; iptables -F DOCKER-USER; ufw --force enable")
-    assert inside(box, "localhost", published)
+    assert inside(box, "127.0.0.1", published)
     assert not outside(box, published)
 
 
@@ -125,9 +130,9 @@ def test_the_firewall_is_what_it_says(box: Machine) -> None:
     ]
     # The machine's own ports as well: something listens, and only here does it answer.
     box.run("busybox httpd -p 8090 -h /")
-    assert inside(box, "localhost", 8090)
+    assert inside(box, "127.0.0.1", 8090)
     assert not outside(box, 8090)
-    box.run("busybox pkill -f 'httpd -p 8090'")
+    box.run("pkill -f 'httpd -p 8090'")
 
 
 def test_containers_reach_the_network(box: Machine) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 import testinfra
 from testinfra.host import Host
 from tests.host.conftest import Provisioned
 from tests.host.machine import ADMIN, PASSWORD, Machine
+
+# Of the first test, whose fixture converges the machine twice.
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
 
 def looked_at(provisioned: Provisioned) -> Host:
@@ -127,7 +131,6 @@ def test_updates(provisioned: Provisioned) -> None:
     assert 'Unattended-Upgrade::Package-Blacklist:: "^nvidia-";' in settings
     assert any(re.match("Unattended-Upgrade::(Allowed-Origins|Origins-Pattern):: .*ecurity", line) for line in settings)
     assert machine.code("systemctl is-enabled apt-daily.timer apt-daily-upgrade.timer") == 0
-    assert "^nvidia-" in machine.run("unattended-upgrade --dry-run --debug 2>&1 | grep -i blacklist")
 
 
 def test_fail2ban_bans_who_guesses(provisioned: Provisioned) -> None:
