@@ -131,7 +131,7 @@ def weigh(
     telemetry, why_none = _open(folder, alive=alive)
     try:
         gpus = gpus_of(workers, telemetry.meta.gpus if telemetry else ()) if ran_on == "cuda" else []
-        gpus += [gpu for gpu in planned if gpu.uuid not in {one.uuid for one in gpus}]
+        gpus = _as_planned(gpus, planned)
         soak = read_soak(workers, gpus)
         told = measure_soak(soak, wanted, targets)
         seen = observe_soak(gpus, telemetry, soak, targets, why_none=why_none)
@@ -229,6 +229,14 @@ def gpus_of(workers: Mapping[str, Worker], recorded: Sequence[RecordedGpu]) -> l
                 temperature_limit_celsius=seen.temperature_limit_c if seen else None,
             )
     return sorted(found.values(), key=lambda gpu: gpu.index)
+
+
+def _as_planned(gpus: Sequence[Gpu], planned: Sequence[Gpu]) -> list[Gpu]:
+    """Return the GPUs by the machine's own indices, and those that nobody computed on: a recorder counts what it was given."""
+    known = {gpu.uuid: gpu for gpu in planned}
+    found = [one.model_copy(update={"index": known[one.uuid].index}) if one.uuid in known else one for one in gpus]
+    there = {one.uuid for one in gpus}
+    return sorted([*found, *(gpu for gpu in planned if gpu.uuid not in there)], key=lambda gpu: gpu.index)
 
 
 def _asked(start: Started) -> float:

@@ -67,6 +67,17 @@ def test_a_gpu_whose_worker_never_began_counts(tmp_path: Path) -> None:
     assert (found.run.status, found.run.error and found.run.error.code) == (Status.FAILED, "container-killed")
 
 
+def test_a_card_is_named_as_the_machine_counts_it_whatever_the_recorder_was_given(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / RUN_ID)
+    write(directory.path / "results", Story(3600, (Plant("flip", 1, 600),), gpus=2))
+    # The same two cards, which are the machine's numbers 2 and 3.
+    one = plan(2)
+    moved = [gpu.model_copy(update={"index": gpu.index + 2}) for gpu in one.gpus]
+    found = soak_result(one.model_copy(update={"gpus": tuple(moved)}), directory, exits(one), None)
+    assert {evidence.gpu_index for evidence in found.evidence} == {3}
+    assert all(evidence.text.startswith("GPU 3 ") for evidence in found.evidence)
+
+
 def test_a_worker_that_failed_is_named(tmp_path: Path) -> None:
     found = judged(tmp_path, Plant("dead", 2, 600), **{"gpu-2": {"exit_code": 70}})
     assert found.run.status is Status.FAILED
