@@ -218,7 +218,8 @@ def gpus_of(workers: Mapping[str, Worker], recorded: Sequence[RecordedGpu]) -> l
             index = _INDEX.fullmatch(name)
             found[event.uuid] = Gpu(
                 uuid=event.uuid,
-                index=seen.nvml_index if seen else int(index[1]) if index else event.device_index,
+                # A recorder that was given some of the cards counts those.
+                index=int(index[1]) if index else seen.nvml_index if seen else event.device_index,
                 name=event.name,
                 pci_bus_id=seen.pci_bus_id if seen else "",
                 compute_capability=event.compute_capability or "",
