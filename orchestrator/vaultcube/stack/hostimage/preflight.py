@@ -85,11 +85,13 @@ def check_sources(root: Path, packer: Packer, options: Options, watcher: Watcher
         HostBuildError: one has; its own words are in the message.
     """
     watcher.note("template: packer fmt, packer validate")
-    fmt = run(["packer", "fmt", "-check", "-recursive", str(root / "packer")], timeout=60, stop=stop)
-    if not fmt.ok:
-        raise HostBuildError(
-            f"not in the canonical format: {', '.join(fmt.stdout.split())}", next_step="packer fmt -recursive packer"
-        )
+    for folder in (root / "packer", root / "packer/plugins"):
+        fmt = run(["packer", "fmt", "-check", str(folder)], timeout=60, stop=stop)
+        if not fmt.ok:
+            told = (fmt.stdout or fmt.stderr).split()[:5]
+            raise HostBuildError(
+                f"not in the canonical format: {' '.join(told)}", next_step=f"Run packer fmt {folder}."
+            )
     for stage in (Stage.BUILD, Stage.PROVISION):
         packer.prepare(stage)
         argv = packer.argv(["validate"], stage, options.source, options.source_sha256)
