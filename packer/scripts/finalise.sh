@@ -38,6 +38,8 @@ users: []
 disable_root: true
 ssh_pwauth: false
 ssh_deletekeys: true
+# The role common has set it.
+locale: false
 # The network is /etc/netplan/60-vaultcube.yaml; cloud-init would pin it to the first card it sees.
 network: {config: disabled}
 CFG

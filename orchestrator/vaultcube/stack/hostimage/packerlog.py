@@ -43,7 +43,7 @@ class PackerLog:
     failed_task: str = ""
     failure: str = ""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=200))
-    _wants_message: bool = False
+    _reading: str = ""
 
     def feed(self, raw: str) -> str | None:
         """Take one line; return what is worth telling about it, or None."""
@@ -55,20 +55,24 @@ class PackerLog:
             self.play = match[1]
             return match[1]
         if match := _TASK.match(line):
-            self.task, self._wants_message = match[1], False
+            self.task, self._reading = match[1], ""
             return None
-        if (match := _FATAL.match(line)) and not self.failed_task:
-            self.failed_task, self._wants_message = self.task, True
-            self.failure = match[1].removeprefix("FAILED! =>").strip()
-        elif self._wants_message and (match := _MESSAGE.match(line)):
-            self.failure, self._wants_message = match[1].strip().strip("'\"|->"), False
-            # A text of several lines begins on the next one.
-            self._wants_message = not self.failure
-        elif self._wants_message and not self.failure and line.strip() and ":" not in line[:12]:
-            self.failure, self._wants_message = line.strip(), False
+        self._read_failure(line)
         if line == "...ignoring":
             self.failed_task = self.failure = ""
         return next((told for words, told in _STEPS.items() if line.startswith(words)), None)
+
+    def _read_failure(self, line: str) -> None:
+        """Take the first failed task, and the first line of its message."""
+        if (match := _FATAL.match(line)) and not self.failed_task:
+            self.failed_task, self._reading = self.task, "keys"
+            self.failure = match[1].removeprefix("FAILED! =>").strip()
+        elif self._reading == "keys" and (match := _MESSAGE.match(line)):
+            self.failure = match[1].strip().strip("'\"|->")
+            # A text of several lines begins on the next one.
+            self._reading = "" if self.failure else "text"
+        elif self._reading == "text" and line.strip():
+            self.failure, self._reading = line.strip(), ""
 
     def error(self, stage: str, console: str) -> VaultCubeError:
         """Return what a failed build comes to.
@@ -87,6 +91,9 @@ class PackerLog:
         if "Timeout while waiting for machine to shut" in text or "timed out waiting for shut" in text.lower():
             return HostBuildError(f"stage {stage}: finalise.sh did not switch the machine off\n{console}")
         for line in reversed(self.tail):
+            # Our own scripts say it themselves.
+            if line.startswith("error: "):
+                return HostBuildError(f"stage {stage}: {line.removeprefix('error: ')}")
             if re.match(r"(?:Build '.*' errored.*?|Error.*?|\* .*?): (.+)", line) or line.startswith("* "):
                 return HostBuildError(f"stage {stage}: {line.lstrip('* ')}")
         last = self.tail[-1] if self.tail else "Packer ended without a word"
