@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ class Soaking:
             f"label=com.docker.compose.service={service}",
         )
         return self.engine.ask("ps", "--quiet", *words).strip()
+
+    def began(self, service: str) -> str:
+        """Return when a container began, empty while it does not run."""
+        found = self.container(service)
+        return self.engine.ask("inspect", "--format", "{{.State.StartedAt}}", found) if found else ""
+
+    def began_after(self, service: str, before: str) -> bool:
+        return self.began(service) not in {"", before}
 
     def stop(self, code: int = 130) -> Result:
         seen = self.cube("stress", "stop", "--json", timeout=90)
@@ -146,17 +155,9 @@ def test_every_part_that_is_killed_comes_back(soaking: Soaking) -> None:
     soaking.stands("loading", "loading")
     kill_all = {"gpu-0": "-m stress ", "recorder": "gpu.recorder", "judge": "stress judge"}
     for service, words in kill_all.items():
-        began = soaking.engine.ask("inspect", "--format", "{{.State.StartedAt}}", soaking.container(service))
+        began = soaking.began(service)
         kill_inside(soaking.container(service), words, DOCKER_HOST=soaking.engine.host)
-        until(
-            lambda service=service, began=began: (
-                soaking.container(service)
-                and soaking.engine.ask("inspect", "--format", "{{.State.StartedAt}}", soaking.container(service))
-                != began
-            ),
-            PATIENCE_S,
-            f"{service} is back",
-        )
+        until(partial(soaking.began_after, service, began), PATIENCE_S, f"{service} is back")
     until(lambda: soaking.starts() == [2, 1], PATIENCE_S, "the worker began again")
     soaking.stands("loading", "loading")
     result = soaking.stop()
@@ -201,6 +202,7 @@ def test_on_another_machine_s_cards_it_does_not_go_on(soaking: Soaking, tmp_path
     soaking.stands("loading", "loading")
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=90)
-    seen = soaking.cube("stress", "--resume", **Box(tmp_path / "other", "2x4090").env())
+    soaking.cube.env.update(Box(tmp_path / "other", "2x4090").env())
+    seen = soaking.cube("stress", "--resume")
     assert (seen.returncode, "[soak-changed]" in seen.stderr) == (3, True), seen.stderr
     assert f"GPU 0 of {soaking.run} ({soaking.box.uuids[0]}" in seen.stderr

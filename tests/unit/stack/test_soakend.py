@@ -34,13 +34,17 @@ def exits(one: Plan, **changes: dict[str, Any]) -> list[Exit]:
 
 
 def judged(
-    root: Path, *plants: Plant, one: Plan | None = None, cause: VaultCubeError | None = None, **changes: dict[str, Any]
+    root: Path,
+    *plants: Plant,
+    one: Plan | None = None,
+    cause: VaultCubeError | None = None,
+    changes: dict[str, dict[str, Any]] | None = None,
 ) -> Result:
     directory = RunDirectory(root / RUN_ID)
     (directory.path / "results").mkdir(parents=True)
     write(directory.path / "results", Story(3600, plants))
     one = one or plan()
-    return soak_result(one, directory, exits(one, **changes), cause)
+    return soak_result(one, directory, exits(one, **(changes or {})), cause)
 
 
 def test_a_day_without_a_fault(tmp_path: Path) -> None:
@@ -79,14 +83,14 @@ def test_a_card_is_named_as_the_machine_counts_it_whatever_the_recorder_was_give
 
 
 def test_a_worker_that_failed_is_named(tmp_path: Path) -> None:
-    found = judged(tmp_path, Plant("dead", 2, 600), **{"gpu-2": {"exit_code": 70}})
+    found = judged(tmp_path, Plant("dead", 2, 600), changes={"gpu-2": {"exit_code": 70}})
     assert found.run.status is Status.FAILED
     assert found.verdict is Verdict.FAIL
     assert found.run.error is not None
 
 
 def test_a_worker_killed_for_memory_is_told_so(tmp_path: Path) -> None:
-    found = judged(tmp_path, Plant("dead", 1, 600), **{"gpu-1": {"exit_code": 137, "oom_killed": True}})
+    found = judged(tmp_path, Plant("dead", 1, 600), changes={"gpu-1": {"exit_code": 137, "oom_killed": True}})
     assert found.run.error is not None
     assert found.run.error.code == "container-out-of-memory"
 
@@ -106,7 +110,7 @@ def test_what_ended_it_before_its_time_is_kept(tmp_path: Path, cause: VaultCubeE
 
 
 def test_one_that_was_stopped_by_hand_is_interrupted(tmp_path: Path) -> None:
-    found = judged(tmp_path, Plant("dead", 0, 600), **{"gpu-0": {"exit_code": 75, "stopped": True}})
+    found = judged(tmp_path, Plant("dead", 0, 600), changes={"gpu-0": {"exit_code": 75, "stopped": True}})
     assert found.run.status is Status.INTERRUPTED
 
 
@@ -117,7 +121,7 @@ def test_what_a_worker_refuses_is_the_reason(tmp_path: Path, exit_code: int, cod
     for worker in ("gpu-0", "gpu-1"):
         place = directory.path / "results" / worker
         place.mkdir(parents=True)
-        said = {"code": "x", "message": "not here", "next_step": "", "exit_code": exit_code}
+        said: dict[str, Any] = {"code": "x", "message": "not here", "next_step": "", "exit_code": exit_code}
         (place / "events.jsonl").write_text(json.dumps(raw_event("error", rank=-1, **said)) + "\n")
     # It was between two tries.
     again = {"exit_code": 0, "stopped": True}
@@ -130,7 +134,7 @@ def test_a_stop_for_heat_is_told_though_a_report_came_after_it(tmp_path: Path) -
     write(directory.path / "results", Story(3600, (Plant("dead", 2, 600),)))
     file = directory.path / "results/gpu-2/events.jsonl"
     lines = [line for line in file.read_text().splitlines() if '"error"' not in line]
-    said = {"code": "over-temperature", "message": "too hot", "next_step": "", "exit_code": 0}
+    said: dict[str, Any] = {"code": "over-temperature", "message": "too hot", "next_step": "", "exit_code": 0}
     lines.insert(-1, json.dumps(raw_event("error", rank=-1, **said)))
     file.write_text("\n".join(lines) + "\n")
     one = plan()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.results.soakruns import Plant, Story, write
@@ -17,7 +18,14 @@ from vaultcube.results.store import RunDirectory
 from vaultcube.stack.soakrun import describe
 from vaultcube.stack.soakstate import SoakState, WorkerLog
 
-CHECKED = {"phase": "fp32", "iterations": 3, "work": 10, "unit": "flop", "key": "fp32-8-0", "digest": "0" * 16}
+CHECKED: dict[str, Any] = {
+    "phase": "fp32",
+    "iterations": 3,
+    "work": 10,
+    "unit": "flop",
+    "key": "fp32-8-0",
+    "digest": "0" * 16,
+}
 
 
 @pytest.fixture
@@ -27,19 +35,19 @@ def state(tmp_path: Path) -> SoakState:
     return SoakState(plan, RunDirectory(tmp_path / RUN_ID))
 
 
-def say(state: SoakState, worker: str, *events: dict[str, object]) -> None:
+def say(state: SoakState, worker: str, *events: dict[str, Any]) -> None:
     file = state.folder / worker / "events.jsonl"
     file.parent.mkdir(exist_ok=True)
     with file.open("a") as lines:
         lines.writelines(json.dumps(one) + "\n" for one in events)
 
 
-def started(seq: int = 0) -> dict[str, object]:
-    fields = {"program": "stress", "params": {}, "device": "cuda", "python": "3.11.2", "world_size": 1}
+def started(seq: int = 0) -> dict[str, Any]:
+    fields: dict[str, Any] = {"program": "stress", "params": {}, "device": "cuda", "python": "3.11.2", "world_size": 1}
     return raw_event("started", rank=-1, seq=seq, **fields)
 
 
-def checked(start: float, end: float, wrong: int = 0, seq: int = 0) -> dict[str, object]:
+def checked(start: float, end: float, wrong: int = 0, seq: int = 0) -> dict[str, Any]:
     return raw_event("checked", seq=seq, from_mono=start, until_mono=end, mismatches=wrong, **CHECKED)
 
 
@@ -74,7 +82,7 @@ def test_it_reads_on_from_where_it_was(state: SoakState) -> None:
 
 
 def test_a_worker_that_comes_back_goes_on(state: SoakState) -> None:
-    said = {"code": "hang", "message": "it\x1b[2J hung", "next_step": "", "exit_code": 70}
+    said: dict[str, Any] = {"code": "hang", "message": "it\x1b[2J hung", "next_step": "", "exit_code": 70}
     say(state, "gpu-0", started(), checked(1, 5), raw_event("error", seq=1, **said))
     found = state.status().workers[0]
     assert (found.standing, found.covered_s) == ("failed", 4)
@@ -86,7 +94,7 @@ def test_a_worker_that_comes_back_goes_on(state: SoakState) -> None:
 
 @pytest.mark.parametrize("code", ["over-temperature", "gpu-lost", "other-gpu-stopped", "told-to-stop", "interrupted"])
 def test_one_that_stopped_is_over_and_says_why(state: SoakState, code: str) -> None:
-    said = {"code": code, "message": "too hot", "next_step": "", "exit_code": 0}
+    said: dict[str, Any] = {"code": code, "message": "too hot", "next_step": "", "exit_code": 0}
     # Its worker reports once more after its launcher's word.
     say(state, "gpu-0", started(), raw_event("error", seq=0, **said), checked(1, 2, seq=1))
     say(state, "gpu-1", started(), raw_event("finished", seq=0, elapsed_s=3600.0, covered_s=3600.0))
@@ -98,7 +106,7 @@ def test_one_that_stopped_is_over_and_says_why(state: SoakState, code: str) -> N
 
 @pytest.mark.parametrize("exit_code", [64, 69])
 def test_one_that_cannot_run_is_over(state: SoakState, exit_code: int) -> None:
-    said = {"code": "no-gpu", "message": "no GPU can be seen", "next_step": "", "exit_code": exit_code}
+    said: dict[str, Any] = {"code": "no-gpu", "message": "no GPU can be seen", "next_step": "", "exit_code": exit_code}
     for worker in ("gpu-0", "gpu-1"):
         say(state, worker, raw_event("error", rank=-1, **said))
     assert standing(state.status()) == ["refused", "refused"]
@@ -145,6 +153,6 @@ def test_what_is_worth_a_line() -> None:
     worker = WorkerLog("gpu-2", None, Path("none"), covered_s=7200, starts=2)
     again = event("started", rank=-1, program="s", params={}, device="cuda", python="3", world_size=1)
     assert describe(worker, again) == "gpu-2: started again, 2 h are covered"
-    bits = {"iteration": 1, "elements": 3, "first": [0], "expected": "0x1", "found": "0x2"}
+    bits: dict[str, Any] = {"iteration": 1, "elements": 3, "first": [0], "expected": "0x1", "found": "0x2"}
     assert describe(worker, event("mismatch", phase="bf16", **bits)) == "gpu-2: 3 wrong element(s) in bf16"
     assert describe(worker, event("checked", from_mono=1, until_mono=2, mismatches=0, **CHECKED)) is None
