@@ -9,7 +9,7 @@ export PYTHON ?=
 # `make test ARGS="-k plan -x"`: what the tool of the target gets besides.
 ARGS ?=
 
-.PHONY: help setup venv demo test test-unit rig lint format locks bench schemas role-docs security wheel provision clean
+.PHONY: help setup venv demo test test-unit test-host-image rig lint format locks bench schemas role-docs security wheel provision host-image clean
 
 help: ## list the targets
 	@printf 'Vault Cube. Start with: make demo\n\n'
@@ -31,6 +31,11 @@ test: ## set up, then the whole test suite with coverage
 
 test-unit: venv ## the tests that need no Docker
 	@.venv/bin/python -m pytest tests/unit $(ARGS)
+
+test-host-image: venv ## build a host image for real, sign it off and break it: an hour or more without KVM
+	@scripts/hostimage-tools.sh
+	@scripts/ansible.sh
+	@HOST_IMAGE_TESTS=1 .venv/bin/python -m pytest tests/hostimage -v $(ARGS)
 
 rig: venv ## a shell on a simulated GPU machine: PROFILE=2x4090 make rig
 	@scripts/rig.sh
@@ -68,6 +73,10 @@ wheel: venv ## build the wheel into dist/
 
 provision: ## bring this machine (or ARGS="-i ansible/inventories/box -K") to layers 1 to 3
 	@scripts/ansible.sh ansible-playbook ansible/playbooks/site.yml $(ARGS)
+
+host-image: venv ## build the host's golden image: ARGS="--authorized-key ~/.ssh/id_ed25519.pub"
+	@scripts/hostimage-tools.sh
+	@.venv/bin/vaultcube host build $(ARGS)
 
 clean: ## remove .venv, builds and caches (results and images stay)
 	@rm -rf .venv .venv-ansible dist build .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov

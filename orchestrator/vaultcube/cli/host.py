@@ -64,7 +64,7 @@ def build(
     ] = None,
     apt_proxy: Annotated[str, typer.Option(help="A cache of packages, for the build only.", show_default=False)] = "",
     output: Annotated[
-        Path | None, typer.Option(help="Where images are published.", show_default="dist/ of the checkout")
+        Path | None, typer.Option(help="Where images are published.", show_default="the user's data directory")
     ] = None,
     work_dir: Annotated[
         Path | None, typer.Option(help="What a build in progress keeps.", show_default="the user's cache directory")
@@ -114,6 +114,7 @@ def build(
         keys=_keys(authorized_key or []),
         variables=_folder(variables),
         apt_proxy=apt_proxy,
+        boot_limit_s=boot_limit_s,
         start=Stage(start),
         keep=keep,
         lint=not no_lint,
@@ -123,7 +124,7 @@ def build(
     sys.stdout.write(manifest.to_json() if json else shown.built(manifest, str(folder)))
 
 
-@app.command(epilog="Example: vaultcube host verify dist/vault-cube-1.0.0")
+@app.command(epilog="Example: vaultcube host verify vault-cube-1.0.0/vault-cube-1.0.0.qcow2")
 def verify(
     image: Annotated[Path, typer.Argument(help="The image, or the folder that it was published in.")],
     *,
@@ -148,9 +149,9 @@ def _cache() -> Path:
 
 
 def _output() -> Path:
-    from vaultcube.stack.assets import checkout
+    import platformdirs
 
-    return (checkout() or Path.cwd()) / "dist"
+    return platformdirs.user_data_path("vaultcube") / "hostimages"
 
 
 def _keys(files: list[Path]) -> tuple[str, ...]:

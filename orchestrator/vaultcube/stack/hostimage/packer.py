@@ -29,6 +29,7 @@ from vaultcube.stack.process import Child
 from vaultcube.stack.signals import Stop
 
 QUIET_S: Final = 20.0
+BOOT_S, EMULATED_BOOT_S = 600.0, 2400.0
 LOG: Final = "packer.log"
 INVENTORY: Final = "inventory.tar"
 BUILDS: Final = {Stage.BUILD: "qemu.base", Stage.PROVISION: "qemu.image"}
@@ -66,7 +67,7 @@ class Packer:
             "build_user": BUILD_USER,
             "build_key": str(folder_of(options, stage) / "key"),
             "ssh_port": str(self.port),
-            "ssh_timeout": "40m" if slow else "10m",
+            "ssh_timeout": f"{boot_limit(options, hardware):g}s",
             "shutdown_timeout": "20m" if slow else "5m",
             "tags": ",".join(f"layer{layer}" for layer in options.layers),
         }
@@ -149,6 +150,11 @@ class Packer:
     def _where_it_is(self, folder: Path) -> str:
         reach = f"ssh -i {folder / 'key'} -p {self.port} {BUILD_USER}@127.0.0.1"
         return f"the machine is left running (--keep): {reach}; end it with: kill $(cat {folder / 'vm.pid'})"
+
+
+def boot_limit(options: Options, hardware: Hardware) -> float:
+    """Return how many seconds a machine may take until it answers over SSH."""
+    return options.boot_limit_s or (EMULATED_BOOT_S if hardware.accelerator == "tcg" else BOOT_S)
 
 
 def folder_of(options: Options, stage: Stage) -> Path:

@@ -90,10 +90,11 @@ class PackerLog:
             return GuestSilentError(f"stage {stage}: the machine never answered over SSH\n{console}")
         if "Timeout while waiting for machine to shut" in text or "timed out waiting for shut" in text.lower():
             return HostBuildError(f"stage {stage}: finalise.sh did not switch the machine off\n{console}")
+        # Our own scripts say it themselves; Packer adds only that they failed.
         for line in reversed(self.tail):
-            # Our own scripts say it themselves.
             if line.startswith("error: "):
                 return HostBuildError(f"stage {stage}: {line.removeprefix('error: ')}")
+        for line in reversed(self.tail):
             if re.match(r"(?:Build '.*' errored.*?|Error.*?|\* .*?): (.+)", line) or line.startswith("* "):
                 return HostBuildError(f"stage {stage}: {line.lstrip('* ')}")
         last = self.tail[-1] if self.tail else "Packer ended without a word"

@@ -12,6 +12,7 @@ from typing import Final
 from vaultcube.errors import DirtyImageError, HostBuildError, SignOffError
 from vaultcube.results.hostimage import SignOff
 from vaultcube.stack.hostimage.guest import SSH_OPTIONS, Guest, Hardware
+from vaultcube.stack.hostimage.packer import boot_limit
 from vaultcube.stack.hostimage.seeds import (
     BUILD_USER,
     make_key,
@@ -27,7 +28,6 @@ from vaultcube.stack.signals import Stop
 
 ADMIN: Final = "vaultadmin"
 BOOTS: Final = 2
-BOOT_S: Final = 300.0
 IDENTITY: Final = "cat /etc/machine-id && cut -d' ' -f1,2 /etc/ssh/ssh_host_*_key.pub"
 SERIAL: Final = "pristine"
 
@@ -112,7 +112,7 @@ class SignOffRun:
         Raises:
             SignOffError: cloud-init failed, or units did.
         """
-        seconds = guest.wait(BOOT_S * self._hardware.patience)
+        seconds = guest.wait(boot_limit(self._options, self._hardware))
         self._watcher.note(f"answers over SSH after {seconds:.0f} s")
         done = guest.ssh("cloud-init status --wait", timeout=300)
         if not done.ok and done.returncode != 2:  # noqa: PLR2004 - done, with warnings

@@ -129,6 +129,7 @@ class Options:
         keys: public keys of who may log in, each one line.
         variables: a file of variables for the roles, or None.
         apt_proxy: a cache of packages for the build, or empty.
+        boot_limit_s: how long a machine may take until it answers over SSH; None for what is usual.
         start: the stage to begin with.
         keep: leave the virtual machine, and the work folder, for a look.
         lint: whether pre-flight lints the roles.
@@ -149,6 +150,7 @@ class Options:
     keys: tuple[str, ...]
     variables: Path | None = None
     apt_proxy: str = ""
+    boot_limit_s: int | None = None
     start: Stage = Stage.PREFLIGHT
     keep: bool = False
     lint: bool = True

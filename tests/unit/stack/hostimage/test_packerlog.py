@@ -104,8 +104,10 @@ def test_an_item_that_failed_is_a_failed_task() -> None:
             "stage provision: Failed creating Qemu driver",
         ),
         (
-            "    qemu.base: error: cloud-init failed: status: error\n"
-            "Build 'qemu.base' errored after 4 minutes 33 seconds: Script exited with non-zero exit status: 1.\n",
+            (
+                "    qemu.base: error: cloud-init failed: status: error\n"
+                "Build 'qemu.base' errored after 4 minutes 33 seconds: Script exited with non-zero exit status: 1.\n"
+            ),
             HostBuildError,
             "stage provision: cloud-init failed: status: error",
         ),
