@@ -72,6 +72,12 @@ def build(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Cloud images and facts.", show_default="the user's cache directory")
     ] = None,
+    boot_limit_s: Annotated[
+        int | None,
+        typer.Option(
+            min=5, help="Seconds a machine may take to answer over SSH.", show_default="600; 2400 when emulated"
+        ),
+    ] = None,
     start: Annotated[
         From, typer.Option("--from", help="Go on with an earlier build from this stage.")
     ] = From.PREFLIGHT,
