@@ -65,9 +65,10 @@ def docker_rules(machine: Machine) -> Judged:
 
 
 def _first(rules: Rules) -> bool:
-    """Say whether FORWARD leads to our chain before it leads to one of Docker's."""
+    """Say whether FORWARD leads to our chain before it leads to one of Docker's that may accept."""
     for rule in rules.chains.get("FORWARD", ()):
         leads = target(rule)
-        if leads.startswith("DOCKER"):
+        # Docker before 28 puts its isolation of networks first after a network was removed. It drops or returns.
+        if leads.startswith("DOCKER") and not leads.startswith("DOCKER-ISOLATION-"):
             return leads == USER_CHAIN
     return False

@@ -141,6 +141,10 @@ def test_the_rules_for_published_ports(host: Host) -> None:
     assert "drops nothing" in host.check("docker-rules").seen
     host.says("iptables -S", closed.replace("-A FORWARD -j DOCKER-USER\n", "") + "-A FORWARD -j DOCKER-USER\n")
     assert "before Docker's own rules" in host.check("docker-rules").seen
+    # As the engine leaves it after a network was removed: what it puts first accepts nothing.
+    one, two = "-A FORWARD -j DOCKER-USER\n", "-A FORWARD -j DOCKER-ISOLATION-STAGE-1\n"
+    host.says("iptables -S", closed.replace(two, "").replace(one, two + one))
+    assert host.check("docker-rules").verdict == "PASS"
     host.says("iptables -S", recorded("iptables.txt"))
     assert host.check("docker-rules").seen == "there is no chain DOCKER-USER"
 
