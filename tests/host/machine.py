@@ -162,7 +162,7 @@ class Machine:
         path.write_text(yaml.safe_dump({"cube": {"hosts": {"machine": host}}}))
         return path
 
-    def play(self, playbook: str, *args: str, timeout: float = 900, env: Mapping[str, str] | None = None) -> Play:
+    def play(self, playbook: str, *args: str, timeout: float = 1800, env: Mapping[str, str] | None = None) -> Play:
         """Run a playbook of ansible/playbooks against the machine."""
         argv = [str(ROOT / "scripts/ansible.sh"), "ansible-playbook", str(ROOT / "ansible/playbooks" / playbook)]
         argv += ["-i", str(self.inventory()), *args]
