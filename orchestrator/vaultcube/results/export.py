@@ -14,6 +14,7 @@ from vaultcube.results.compare import Comparison
 from vaultcube.results.doctor import DoctorReport
 from vaultcube.results.events import Known
 from vaultcube.results.gpus import GpusDocument, MonitorDocument
+from vaultcube.results.hostimage import Manifest
 from vaultcube.results.schema import Model, Result
 from vaultcube.results.service import ServiceRecord
 from vaultcube.results.soakstatus import SoakStatus
@@ -41,6 +42,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "compare": Comparison,
         "doctor": DoctorReport,
         "gpus": GpusDocument,
+        "hostimage": Manifest,
         "monitor": MonitorDocument,
         "service": ServiceRecord,
         "soak": SoakStatus,

@@ -24,7 +24,7 @@ _STEPS: Final = {
     "Waiting for SSH": "booting, until it answers over SSH",
     "Connected to SSH": "connected",
     "Provisioning with Ansible": "the roles",
-    "Gracefully halting": "cleaning the guest, and switching it off",
+    "Gracefully halting": "switching it off",
 }
 
 
