@@ -68,6 +68,7 @@ class HostBuild:
             VaultCubeError: a gate did not open; which, and what to do, is in it.
         """
         options = self._options
+        preflight.check_given(options)
         publication = Publication(self._root, options, self._watcher, self._stop)
         publication.check_free()
         options.work.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,6 @@ class HostBuild:
 
     def _run(self, publication: Publication) -> tuple[Manifest, Path]:
         options, state = self._options, self._state
-        preflight.check_source(options)
         hardware = preflight.check_machine(options, self._stop)
         prints = preflight.check_keys(options, self._stop)
         inputs = self._inputs()

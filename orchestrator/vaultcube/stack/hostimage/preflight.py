@@ -40,13 +40,11 @@ def check_machine(options: Options, stop: Stop) -> Hardware:
 
 
 def check_keys(options: Options, stop: Stop) -> list[str]:
-    """Refuse keys that nobody could log in with, and return the fingerprints of the others.
+    """Return the fingerprints of the keys that will log in.
 
     Raises:
-        LoginKeyError: there is none, or one is no public key.
+        LoginKeyError: one is no public key.
     """
-    if not options.keys:
-        raise LoginKeyError("no public key was given, and only keys can log in to the image")
     found = []
     for number, key in enumerate(options.keys, 1):
         seen = None if "PRIVATE KEY" in key else fingerprint(key, options.work, stop)
@@ -56,13 +54,18 @@ def check_keys(options: Options, stop: Stop) -> list[str]:
     return found
 
 
-def check_source(options: Options) -> None:
-    """Refuse a cloud image on this machine that is not the one that is pinned. One on the network is Packer's to check.
+def check_given(options: Options) -> None:
+    """Refuse what makes no sense on any machine: no key, a cloud image that is not the one that is pinned.
+
+    One on the network is Packer's to fetch and to check.
 
     Raises:
+        LoginKeyError: there is no key.
         UsageError: there is no such file, or its sum is none.
         BaseChecksumError: it is another one.
     """
+    if not options.keys:
+        raise LoginKeyError("no public key was given, and only keys can log in to the image")
     sha256 = options.source_sha256
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):  # noqa: PLR2004 - hex digits of a SHA-256
         raise UsageError(f"--base-sha256 {sha256!r} is no SHA-256: 64 digits of 0-9 and a-f")

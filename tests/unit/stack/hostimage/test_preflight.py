@@ -52,8 +52,8 @@ def test_public_keys_are_taken_by_their_fingerprints(tmp_path: Path, key: Path) 
 
 
 def test_without_a_key_nobody_could_log_in(tmp_path: Path) -> None:
-    with Stop() as stop, pytest.raises(LoginKeyError) as caught:
-        preflight.check_keys(options(tmp_path), stop)
+    with pytest.raises(LoginKeyError) as caught:
+        preflight.check_given(options(tmp_path))
     assert "--authorized-key" in caught.value.next_step
 
 
@@ -69,16 +69,17 @@ def test_a_cloud_image_must_be_the_one_that_is_pinned(tmp_path: Path) -> None:
     image = tmp_path / "image.img"
     image.write_bytes(b"disk")
     digest = hashlib.sha256(b"disk").hexdigest()
-    preflight.check_source(replace(options(tmp_path), source=str(image), source_sha256=digest))
+    asked = replace(options(tmp_path), keys=("key",))
+    preflight.check_given(replace(asked, source=str(image), source_sha256=digest))
     with pytest.raises(BaseChecksumError, match=digest):
-        preflight.check_source(replace(options(tmp_path), source=str(image)))
+        preflight.check_given(replace(asked, source=str(image)))
     with pytest.raises(UsageError, match="there is no such file"):
-        preflight.check_source(replace(options(tmp_path), source=str(tmp_path / "none")))
+        preflight.check_given(replace(asked, source=str(tmp_path / "none")))
     for wrong in ("", "A" * 64, "a" * 63, "sha256:" + "a" * 57):
         with pytest.raises(UsageError, match="is no SHA-256"):
-            preflight.check_source(replace(options(tmp_path), source_sha256=wrong))
+            preflight.check_given(replace(asked, source_sha256=wrong))
     # One on the network is Packer's to fetch and to check.
-    preflight.check_source(options(tmp_path))
+    preflight.check_given(asked)
 
 
 def test_every_variable_of_the_template_is_given(tmp_path: Path) -> None:
