@@ -108,12 +108,16 @@ def test_it_stays_unreachable_when_ufw_starts_after_docker(box: Machine, publish
 
 
 def test_what_is_allowed_is_reachable_and_nothing_else(box: Machine, published: int) -> None:
-    rules = json.dumps({"firewall_docker_allowed": [{"port": published}]})
+    # Of the second port only for others, and one address of each family: a rule of the wrong one would stop UFW.
+    others = [{"port": 8081, "from": "198.51.100.0/24"}, {"port": 8081, "from": "2001:db8::/32"}]
+    rules = json.dumps({"firewall_docker_allowed": [{"port": published}, *others]})
     box.run(f"docker run --detach --name other --publish 0.0.0.0:8081:80 {IMAGE} {SERVE}")
     try:
         box.play("site.yml", "--tags", "firewall", "--extra-vars", rules).checked()
         assert outside(box, published)
         assert not outside(box, 8081)
+        assert "198.51.100.0/24" in box.run("iptables -S DOCKER-USER")
+        assert "2001:db8::/32" in box.run("ip6tables -S DOCKER-USER")
     finally:
         box.play("site.yml", "--tags", "firewall").checked()
         box.run("docker rm --force other")
