@@ -26,6 +26,11 @@ def health(
     check: Annotated[
         list[str] | None, typer.Option("--check", help="Only this check; may be repeated.", show_default="all")
     ] = None,
+    waive: Annotated[
+        list[str] | None,
+        typer.Option("--waive", help="What this check finds bad is UNAVAILABLE; may be repeated.", show_default=False),
+    ] = None,
+    patience: Annotated[int, typer.Option(min=1, max=100, help="Programs may take so many times longer.")] = 1,
     no_probes: Annotated[bool, typer.Option("--no-probes", help="Start no container and no network.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for UNAVAILABLE too.")] = False,
     json: Json = False,
@@ -35,8 +40,8 @@ def health(
     from vaultcube.host.health import conclude, run_health
     from vaultcube.host.machine import Machine
 
-    machine = Machine(vaultcube=(sys.executable, "-m", "vaultcube"), probes=not no_probes)
-    found = run_health(machine, layers or (), check or ())
+    machine = Machine(vaultcube=(sys.executable, "-m", "vaultcube"), probes=not no_probes, patience=patience)
+    found = run_health(machine, layers or (), check or (), waive or ())
     try:
         show(found, as_json=json)
     finally:

@@ -81,6 +81,9 @@ def build(
     start: Annotated[
         From, typer.Option("--from", help="Go on with an earlier build from this stage.")
     ] = From.PREFLIGHT,
+    without_time_server: Annotated[
+        bool, typer.Option("--without-time-server", help="None can be reached from here: do not judge the clock.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the machine of a failed build, and the disks.")] = False,
     no_lint: Annotated[bool, typer.Option("--no-lint", help="Leave ansible-lint out of pre-flight.")] = False,
     json: Json = False,
@@ -122,6 +125,7 @@ def build(
         apt_proxy=apt_proxy,
         boot_limit_s=boot_limit_s,
         start=Stage(start),
+        waived=("clock",) if without_time_server else (),
         keep=keep,
         lint=not no_lint,
     )

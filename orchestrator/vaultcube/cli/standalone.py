@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "vaultcube-health"
 BUG = 4
+MOST_PATIENCE = 100
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         help="1 base system, 2 driver, 3 GPUs in containers, 4 images, 5 orchestrator (default: those that are here)",
     )
     parser.add_argument("--check", action="append", metavar="CODE", help="only this check; may be repeated")
+    parser.add_argument("--waive", action="append", metavar="CODE", help="what this check finds bad is UNAVAILABLE")
+    parser.add_argument("--patience", type=int, default=1, metavar="N", help="programs may take N times longer")
     parser.add_argument("--no-probes", action="store_true", help="start no container and no network")
     parser.add_argument("--strict", action="store_true", help="exit with 1 for UNAVAILABLE too")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
@@ -86,7 +89,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     asked = _parser().parse_args(words)
-    found = run_health(Machine(probes=not asked.no_probes), asked.layers, asked.check or ())
+    if not 1 <= asked.patience <= MOST_PATIENCE:
+        raise UsageError(f"--patience {asked.patience}: 1 to {MOST_PATIENCE}")
+    machine = Machine(probes=not asked.no_probes, patience=asked.patience)
+    found = run_health(machine, asked.layers, asked.check or (), asked.waive or ())
     try:
         show(found, as_json=asked.json)
         sys.stdout.flush()

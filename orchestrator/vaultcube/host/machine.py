@@ -29,6 +29,7 @@ class Machine:
     Args:
         vaultcube: how the orchestrator's command is called.
         probes: whether containers and network namespaces may be started.
+        patience: how many times longer than usual a program may take; an emulated machine is many times slower.
 
     Raises:
         UsageError: /etc/vaultcube/host.json makes no sense.
@@ -40,11 +41,12 @@ class Machine:
         simulated: whether the files are another machine's.
     """
 
-    def __init__(self, *, vaultcube: Sequence[str] = ("vaultcube",), probes: bool = True) -> None:
+    def __init__(self, *, vaultcube: Sequence[str] = ("vaultcube",), probes: bool = True, patience: float = 1) -> None:
         self.root = Path(os.environ.get(ROOT_VARIABLE) or "/")
         self.simulated = bool(os.environ.get(ROOT_VARIABLE))
         self.vaultcube = tuple(vaultcube)
         self.probes = probes
+        self.patience = patience
         self.privileged = os.geteuid() == 0
         self.expected, self.told = load_expected(self.path(PATH))
         self._answers: dict[tuple[str, ...], Answer] = {}
@@ -63,7 +65,7 @@ class Machine:
     def ask(self, *argv: str, limit_s: float = LIMIT_S) -> Answer:
         """Return what a program says."""
         if argv not in self._answers:
-            self._answers[argv] = ask(argv, limit_s=limit_s)
+            self._answers[argv] = ask(argv, limit_s=limit_s * self.patience)
         return self._answers[argv]
 
     def output(self, *argv: str, role: str, limit_s: float = LIMIT_S) -> str:

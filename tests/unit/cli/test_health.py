@@ -70,6 +70,28 @@ def test_exit_codes(calm: Command, alone: bool) -> None:  # noqa: FBT001
     assert code(*CHECKS) == 2
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_is_waived_is_unavailable_and_says_why(calm: Command, alone: bool) -> None:  # noqa: FBT001
+    root = Path(calm.env["VAULTCUBE_HOST_ROOT"])
+    (root / "etc/vaultcube/host.json").write_text('{"kernel_minimum": "2.6", "disk_free_bytes": 1000000000000000}')
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        words = (*CHECKS, *words, "--json")
+        return standalone(calm, *words) if alone else calm("health", *words)
+
+    assert run().returncode == 1
+    seen = run("--waive", "disk", "--waive", "system", "--patience", "3")
+    assert seen.returncode == 0
+    found = {one["code"]: one for one in json.loads(seen.stdout)["checks"]}
+    assert found["disk"]["verdict"] == "UNAVAILABLE"
+    assert found["disk"]["seen"].startswith("waived: ")
+    # What is good needs no waiver.
+    assert found["system"]["verdict"] == "PASS"
+    assert run("--waive", "disk", "--strict").returncode == 1
+    assert run("--waive", "nonsense").returncode == 2
+    assert run("--patience", "0").returncode == 2
+
+
 def test_what_failed_is_told_in_two_lines(calm: Command) -> None:
     Path(calm.env["VAULTCUBE_HOST_ROOT"], "etc/os-release").write_text("ID=fedora\nVERSION_ID=40\n")
     seen = standalone(calm, *CHECKS)

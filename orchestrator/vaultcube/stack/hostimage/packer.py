@@ -98,6 +98,8 @@ class Packer:
             "image_build_phase": True,
             "users_admin_authorized_keys": list(options.keys),
             "health_provisioned": list(options.layers),
+            "health_waived": list(options.waived),
+            "health_patience": round(self._hardware.patience),
             "apt_cache_proxy": options.apt_proxy,
         }
         if options.variables is not None:

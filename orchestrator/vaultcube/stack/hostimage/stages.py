@@ -131,6 +131,7 @@ class Options:
         apt_proxy: a cache of packages for the build, or empty.
         boot_limit_s: how long a machine may take until it answers over SSH; None for what is usual.
         start: the stage to begin with.
+        waived: health checks that cannot be judged where the image is built.
         keep: leave the virtual machine, and the work folder, for a look.
         lint: whether pre-flight lints the roles.
     """
@@ -152,6 +153,7 @@ class Options:
     apt_proxy: str = ""
     boot_limit_s: int | None = None
     start: Stage = Stage.PREFLIGHT
+    waived: tuple[str, ...] = ()
     keep: bool = False
     lint: bool = True
 
