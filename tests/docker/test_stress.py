@@ -100,8 +100,10 @@ def test_detached_it_goes_on_by_itself_and_tells_how_far_it_is(vaultcube: Vaultc
     assert "no soak is running; the last one" in vaultcube("stress", "status").stdout
 
 
+# Both workers load the framework twice.
+@pytest.mark.timeout(600)
 def test_broken_off_it_goes_on_where_it_was_and_only_as_what_it_was(vaultcube: Vaultcube, wait_for: Wait) -> None:
-    child = vaultcube.start(*SMALL, "--hours", "0.012", "--json")
+    child = vaultcube.start(*SMALL, "--hours", "0.008", "--json")
     wait_for(lambda: vaultcube.run_ids() and covering(vaultcube), START_S)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=60)
