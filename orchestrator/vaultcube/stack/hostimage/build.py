@@ -80,7 +80,17 @@ class HostBuild:
                     f"another build works in {options.work}",
                     next_step="Wait for it, or work elsewhere: --work-dir DIR.",
                 ) from error
-            return self._run(publication)
+            try:
+                return self._run(publication)
+            finally:
+                if not options.keep:
+                    self._forget_secrets()
+
+    def _forget_secrets(self) -> None:
+        """Remove keys and passwords: they open nothing any more, and a later call makes others."""
+        for name in ("key", "password", "askpass", "variables.json"):
+            for path in self._options.work.rglob(name):
+                path.unlink(missing_ok=True)
 
     def _run(self, publication: Publication) -> tuple[Manifest, Path]:
         options, state = self._options, self._state
@@ -88,6 +98,7 @@ class HostBuild:
         prints = preflight.check_keys(options, self._stop)
         inputs = self._inputs()
         state.check_resume(options.start, inputs)
+        self._check_disks()
         state.forget(options.start)
         if options.start.number <= Stage.BUILD.number:
             (options.work / LOG).unlink(missing_ok=True)
@@ -117,6 +128,19 @@ class HostBuild:
         if not options.keep:
             shutil.rmtree(options.work, ignore_errors=True)
         return manifest, publication.final
+
+    def _check_disks(self) -> None:
+        """Refuse to go on without the disk that an earlier call made.
+
+        Raises:
+            ResumeError: it is gone.
+        """
+        start = self._options.start
+        for stage in (Stage.BUILD, Stage.PROVISION):
+            # A stage needs the disk of the one before it, and no older one.
+            needed = start is Stage.PROVISION if stage is Stage.BUILD else start.number > stage.number
+            if needed and not disk_of(self._options, stage).is_file():
+                raise ResumeError(f"--from {start}: {disk_of(self._options, stage)} is gone")
 
     def _stage(self, stage: Stage, inputs: dict[str, str], work: Callable[[], T]) -> T | None:
         """Do a stage, unless the build begins after it."""

@@ -139,9 +139,6 @@ class Packer:
             if not (failed and options.keep and not self._stop.requested):
                 child.end()
                 end_by_pidfile(folder / "vm.pid")
-                # It opens nothing any more; a later call makes another.
-                (folder / "key").unlink(missing_ok=True)
-                (folder / "variables.json").unlink(missing_ok=True)
         if failed:
             error = log.error(stage, console_end(folder / "console.log"))
             if options.keep:

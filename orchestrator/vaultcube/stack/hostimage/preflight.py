@@ -96,6 +96,9 @@ def check_sources(root: Path, packer: Packer, options: Options, watcher: Watcher
                 f"not in the canonical format: {' '.join(told)}", next_step=f"Run packer fmt {folder}."
             )
     for stage in (Stage.BUILD, Stage.PROVISION):
+        # What an earlier call left of a stage that is not done again stays as it is.
+        if stage.number < options.start.number:
+            continue
         packer.prepare(stage)
         argv = packer.argv(["validate"], stage, options.source, options.source_sha256)
         done = run(argv, timeout=120, stop=stop)
