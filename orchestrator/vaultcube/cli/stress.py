@@ -75,8 +75,8 @@ def _soak(
     from vaultcube.results.store import RunStore
     from vaultcube.stack.plan import Request
     from vaultcube.stack.quantities import parse_hours, parse_memory
-    from vaultcube.stack.soaksession import Asked, SoakSession
-    from vaultcube.stack.soaksession import resume as go_on
+    from vaultcube.stack.soak.session import Asked, SoakSession
+    from vaultcube.stack.soak.session import resume as go_on
 
     rungs = parse_hours(ladder) if ladder is not None else None
     whole = hours if hours is not None or not rungs else rungs[-1]
@@ -149,7 +149,7 @@ def status_verb(soak: Named = None, *, results_dir: ResultsDir = None, json: Jso
     from vaultcube.report import soak as shown
     from vaultcube.results.store import RunStore
     from vaultcube.stack.docker import Docker
-    from vaultcube.stack.soaksession import last_soak, soak_statuses
+    from vaultcube.stack.soak.session import last_soak, soak_statuses
 
     found = [one for one in soak_statuses(Docker()) if soak is None or soak in {one.name, one.run}]
     if json:
@@ -166,7 +166,7 @@ def stop_verb(
     """End a soak, running or done: judge it, keep the result, remove its containers."""
     from vaultcube.results.store import RunStore
     from vaultcube.stack.docker import Docker
-    from vaultcube.stack.soaksession import stop
+    from vaultcube.stack.soak.session import stop
 
     result, directory = stop(RunStore(results_root(results_dir)), Docker(), soak)
     _conclude(result, directory, strict=strict, as_json=json)

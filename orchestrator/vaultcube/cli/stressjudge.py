@@ -46,7 +46,7 @@ def judge_verb(
     from vaultcube.results.store import RunDirectory
     from vaultcube.stack.assets import PROFILES
     from vaultcube.stack.bench import conclude
-    from vaultcube.stack.soak import judge_soak
+    from vaultcube.stack.soak.weigh import judge_soak
 
     place = folder.expanduser().absolute()
     targets = load_profile(profile, PROFILES)
@@ -70,7 +70,7 @@ def _wait(place: Path, profile: Profile, ladder: str, patience: tuple[float, flo
     """
     from vaultcube.stack.quantities import parse_hours
     from vaultcube.stack.signals import Stop
-    from vaultcube.stack.soakjudge import Patience, SoakWatch
+    from vaultcube.stack.soak.judge import Patience, SoakWatch
 
     rungs = parse_hours(ladder) if ladder else ()
 

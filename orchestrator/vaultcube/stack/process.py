@@ -74,8 +74,12 @@ class Child:
         """Say whether it is still going."""
         return self._process.poll() is None
 
-    def lines(self, stop: Stop) -> Iterator[str]:
+    def lines(self, stop: Stop, *, until_exit: bool = False) -> Iterator[str]:
         """Return its lines as they come, until it closes its output.
+
+        Args:
+            stop: ends it.
+            until_exit: also until it ended, while a program that it left running holds its output open.
 
         Raises:
             InterruptedRunError: `stop` was asked for, and it was ended.
@@ -86,7 +90,10 @@ class Child:
             if stop.requested:
                 self.end()
                 stop.check()
+            ended = until_exit and not self.running
             if not select.select([stream], [], [], POLL_S)[0]:
+                if ended:
+                    return
                 continue
             chunk = os.read(stream.fileno(), 65536)
             *lines, rest = (rest + chunk).split(b"\n")
@@ -95,6 +102,17 @@ class Child:
                 if rest:
                     yield _text(rest)
                 return
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end alone, whoever holds its output open, and return its exit status.
+
+        Raises:
+            CommandTimeoutError: it took longer than `timeout` seconds. It goes on.
+        """
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise CommandTimeoutError(self.argv, timeout) from error
 
     def result(self, *, timeout: float | None = None, stop: Stop | None = None) -> Finished:
         """Wait for its end and return what it wrote.

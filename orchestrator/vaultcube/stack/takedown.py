@@ -74,7 +74,7 @@ def finish(directory: RunDirectory, docker: Docker) -> Result:
     """
     plan = read_plan(directory)
     if plan.purpose == "soak":
-        from vaultcube.stack.soakend import finish_soak
+        from vaultcube.stack.soak.end import finish_soak
 
         return finish_soak(plan, directory, docker)
     return finish_service(plan, directory, docker) if plan.purpose == "up" else finish_orphan(directory, docker)

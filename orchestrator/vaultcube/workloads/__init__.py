@@ -203,7 +203,7 @@ class Soak(Workload):
     """A workload of hours: a container a GPU, a recorder and a judge beside them. It outlives whoever started it.
 
     Its compose service is the first of its workers, which the others are copies of. What its workers wrote is measured
-    and judged by `stack/soak.py`, GPU by GPU.
+    and judged by `stack/soak/weigh.py`, GPU by GPU.
     """
 
     @property

@@ -59,7 +59,7 @@ def test_every_parameter_has_a_help_text(workload: Workload) -> None:
 
 def test_every_check_looks_at_a_metric_that_is_measured_or_explained(workload: Workload) -> None:
     if isinstance(workload, Soak):
-        # Measured GPU by GPU elsewhere: tests/unit/stack/test_soakend.py.
+        # Measured GPU by GPU elsewhere: tests/unit/stack/soak/test_soak_end.py.
         assert workload.measure([], [], None, world_size=2, status=Status.FAILED) == Measurement()
         return
     params = workload.resolve("smoke", {}, "cpu")

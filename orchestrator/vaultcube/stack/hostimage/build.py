@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vaultcube import __version__
-from vaultcube.errors import CheckoutNeededError, ResumeError, RunActiveError
+from vaultcube.errors import CheckoutNeededError, InterruptedRunError, ResumeError, RunActiveError
 from vaultcube.results.hostimage import Manifest, Revision, SignOff, Source, StageTime, sha256_of
 from vaultcube.results.lock import locked
 from vaultcube.stack.assets import checkout
@@ -153,7 +153,12 @@ class HostBuild:
             return None
         self._watcher.begins(stage, DOING[stage])
         start = time.monotonic()
-        done = work()
+        try:
+            done = work()
+        except InterruptedRunError as error:
+            raise InterruptedRunError(
+                error.message, next_step=f"Go on with the same command and --from {stage}; nothing was published."
+            ) from error
         seconds = time.monotonic() - start
         self._state.passed(stage, seconds, inputs)
         self._watcher.done(stage, seconds)

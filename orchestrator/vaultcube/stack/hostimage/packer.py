@@ -128,13 +128,13 @@ class Packer:
             with (options.work / LOG).open("a", encoding="utf-8") as kept:
                 kept.write(f"##### stage {stage}\n")
                 spoke = time.monotonic()
-                for line in child.lines(self._stop):
+                for line in child.lines(self._stop, until_exit=True):
                     kept.write(line + "\n")
                     told = log.feed(line)
                     if told is not None or (log.task and time.monotonic() - spoke > QUIET_S):
                         watcher.note(told or log.task)
                         spoke = time.monotonic()
-            failed = not child.result(timeout=60, stop=self._stop).ok
+            failed = child.wait(60) != 0
         finally:
             if not (failed and options.keep and not self._stop.requested):
                 child.end()

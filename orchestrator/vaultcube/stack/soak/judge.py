@@ -22,7 +22,7 @@ from vaultcube.results.schema import Result, Verdict
 from vaultcube.results.soakwait import PATIENCE_S, SETTLE_S, Look, Reached, Waiting, next_rung, spell, stood
 from vaultcube.results.store import RunDirectory, read_plain
 from vaultcube.stack.signals import Stop
-from vaultcube.stack.soak import EVENTS, at_work, judge_soak
+from vaultcube.stack.soak.weigh import EVENTS, at_work, judge_soak
 
 # Shared with workers and recorder (images/pytorch/stress, gpu/beat.py).
 BEAT, ENDED, STOP, STOPPED = "recorder.json", "ended", "stop.json", ".stopped.json"

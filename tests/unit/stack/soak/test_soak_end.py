@@ -17,7 +17,7 @@ from vaultcube.results.schema import Result, Status, Verdict
 from vaultcube.results.store import RunDirectory
 from vaultcube.stack.docker import Exit
 from vaultcube.stack.plan import Plan
-from vaultcube.stack.soakend import soak_result
+from vaultcube.stack.soak.end import soak_result
 
 
 def plan(count: int = 4, **asked: Any) -> Plan:

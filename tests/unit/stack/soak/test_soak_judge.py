@@ -20,7 +20,7 @@ from vaultcube.errors import InterruptedRunError, NotFoundError
 from vaultcube.results.profile import Profile
 from vaultcube.results.schema import Result, Status, Verdict
 from vaultcube.stack.signals import Stop
-from vaultcube.stack.soakjudge import Patience, SoakWatch, rung_file
+from vaultcube.stack.soak.judge import Patience, SoakWatch, rung_file
 
 HOUR = 3600
 PROFILE = Profile(name="p")

@@ -23,8 +23,8 @@ from vaultcube.stack.override import ENDED, PROFILE
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.reservation import Reservation
 from vaultcube.stack.signals import Stop
-from vaultcube.stack.soakend import end_soak
-from vaultcube.stack.soakstate import SoakState, WorkerLog
+from vaultcube.stack.soak.end import end_soak
+from vaultcube.stack.soak.state import SoakState, WorkerLog
 
 POLL_S, SHOW_S, LOOK_S = 0.5, 1.0, 5.0
 # An engine that starts again brings containers back one after the other, and waits up to a minute between two tries.

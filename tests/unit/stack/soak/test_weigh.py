@@ -13,7 +13,7 @@ from vaultcube.errors import DataUnreadableError, NotFoundError, ProfileError, R
 from vaultcube.report.terminal import result as told
 from vaultcube.results.profile import Profile
 from vaultcube.results.schema import Status, Verdict
-from vaultcube.stack.soak import judge_soak
+from vaultcube.stack.soak.weigh import judge_soak
 
 HOUR = 3600
 PROFILE = Profile(name="p")

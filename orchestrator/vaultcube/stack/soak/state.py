@@ -18,7 +18,7 @@ from vaultcube.results.store import RESULT, RunDirectory, read_plain
 from vaultcube.stack.outcome import EXIT_HARDWARE, EXIT_USAGE
 from vaultcube.stack.override import BEAT
 from vaultcube.stack.plan import Plan
-from vaultcube.stack.soak import EVENTS
+from vaultcube.stack.soak.weigh import EVENTS
 
 _RUNG = re.compile(r"rung-([0-9.]{1,12})h\.json")
 # Last words of a worker that is not to be started again, and of one that was told to stop.

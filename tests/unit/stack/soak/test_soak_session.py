@@ -13,8 +13,8 @@ from vaultcube.errors import SoakChangedError
 from vaultcube.gpu.selection import parse_gpus
 from vaultcube.results.store import RunDirectory
 from vaultcube.stack.plan import Plan
-from vaultcube.stack.soakrun import images_before
-from vaultcube.stack.soaksession import Asked, has_workers, refuse_changes
+from vaultcube.stack.soak.run import images_before
+from vaultcube.stack.soak.session import Asked, has_workers, refuse_changes
 
 
 def plan(count: int = 4, gpus: str | None = None) -> Plan:

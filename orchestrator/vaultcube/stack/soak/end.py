@@ -22,7 +22,7 @@ from vaultcube.stack.ending import clean_up, engine_lost, images_of
 from vaultcube.stack.environment import provenance, utc_now
 from vaultcube.stack.outcome import EXIT_HARDWARE, EXIT_USAGE, Outcome, classify
 from vaultcube.stack.plan import Plan
-from vaultcube.stack.soak import read_workers, weigh
+from vaultcube.stack.soak.weigh import read_workers, weigh
 from vaultcube.workloads.stress import StressParams
 
 GO_ON = "Go on with it where it stopped: vaultcube stress --resume."

@@ -20,8 +20,8 @@ from vaultcube.stack.machine import Machine
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.reservation import reserve
 from vaultcube.stack.signals import Stop
-from vaultcube.stack.soakrun import SoakRun, SoakWatcher, image_ids, images_before
-from vaultcube.stack.soakstate import SoakState
+from vaultcube.stack.soak.run import SoakRun, SoakWatcher, image_ids, images_before
+from vaultcube.stack.soak.state import SoakState
 from vaultcube.stack.takedown import settle, take_down
 
 

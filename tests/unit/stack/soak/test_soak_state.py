@@ -15,8 +15,8 @@ from vaultcube import workloads
 from vaultcube.results.schema import Verdict
 from vaultcube.results.soakstatus import SoakStatus
 from vaultcube.results.store import RunDirectory
-from vaultcube.stack.soakrun import describe
-from vaultcube.stack.soakstate import SoakState, WorkerLog
+from vaultcube.stack.soak.run import describe
+from vaultcube.stack.soak.state import SoakState, WorkerLog
 
 CHECKED: dict[str, Any] = {
     "phase": "fp32",

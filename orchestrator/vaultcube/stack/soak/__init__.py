@@ -1,0 +1,1 @@
+"""Soaks: begun, looked on, gone on with, judged by their files; they outlive whoever began them."""
