@@ -183,6 +183,27 @@ def test_lines_come_whole_however_they_were_written() -> None:
     assert lines(code) == ["one", "two", "", "last"]
 
 
+def test_lines_end_with_the_program_while_one_that_it_left_holds_the_pipe() -> None:
+    """As Packer leaves a virtual machine, when it is told to."""
+    child = Child(["sh", "-c", "sleep 600 & echo $!; exit 3"], merged=True)
+    with Stop() as stop:
+        (left,) = child.lines(stop, until_exit=True)
+    try:
+        assert child.wait(5) == 3
+        assert alive(int(left))
+    finally:
+        child.end()
+    assert gone(int(left))
+
+
+def test_waiting_for_the_end_alone_has_a_limit_and_ends_nothing() -> None:
+    child = Child(FOREVER)
+    with pytest.raises(CommandTimeoutError):
+        child.wait(0.1)
+    assert child.running
+    child.end()
+
+
 def test_a_line_may_be_longer_than_any_buffer() -> None:
     assert [len(line) for line in lines("print('x' * 1_000_000); print('y')")] == [1_000_000, 1]
 
