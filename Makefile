@@ -9,7 +9,7 @@ export PYTHON ?=
 # `make test ARGS="-k plan -x"`: what the tool of the target gets besides.
 ARGS ?=
 
-.PHONY: help setup venv demo test test-unit test-host-image rig lint format locks bench schemas role-docs security wheel provision host-image clean
+.PHONY: help setup venv demo test test-unit test-host test-host-image rig lint format locks bench schemas role-docs security wheel provision host-image clean
 
 help: ## list the targets
 	@printf 'Vault Cube. Start with: make demo\n\n'
@@ -27,10 +27,14 @@ demo: ## set up, then measure this machine: vaultcube bench ddp
 test: ## set up, then the whole test suite with coverage
 	@scripts/rig.sh
 	@scripts/ansible.sh
-	@scripts/setup.sh .venv/bin/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
+	@scripts/setup.sh .venv/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term $(ARGS)
 
 test-unit: venv ## the tests that need no Docker
 	@.venv/bin/python -m pytest tests/unit $(ARGS)
+
+test-host: ## provision test machines to every layer, look, break, take back: all of tests/host
+	@scripts/ansible.sh
+	@IMAGES=recorder scripts/setup.sh .venv/bin/python -m pytest tests/host $(ARGS)
 
 test-host-image: venv ## build a host image for real, sign it off and break it: an hour or more without KVM
 	@scripts/hostimage-tools.sh

@@ -14,9 +14,16 @@ from tests.host.machine import ADMIN, Machine, Play, base_variables, build_image
 from tests.host.photograph import photograph
 
 
+# They bring further machines to further layers: minutes of package installation each.
+LONG = {"test_demo_box.py", "test_first_boot.py", "test_gpu_layers.py", "test_vendor_driver.py"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests last that take the shared machine back."""
+    """Put the tests last that take the shared machine back, and mark what `make test` leaves to `make test-host`."""
     items.sort(key=lambda item: "tests/host/test_rollback.py" in item.nodeid)
+    for item in items:
+        if item.path.parent.name == "host" and item.path.name in LONG:
+            item.add_marker("long")
 
 
 @dataclass(frozen=True)
