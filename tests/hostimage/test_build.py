@@ -188,9 +188,8 @@ def test_the_manifest_says_what_is_in_it(bench: Bench) -> None:
     assert {"docker.io", "fail2ban", "ufw"} <= packages.keys()
     materials = json.loads((bench.image.parent / "sbom.cdx.json").read_text())
     assert materials["bomFormat"] == "CycloneDX"
-    listed = {one["name"]: one["version"] for one in materials["components"]}
-    assert packages.keys() <= listed.keys()
-    assert listed["docker.io"] == packages["docker.io"]
+    listed = {(one["name"], one["version"]) for one in materials["components"]}
+    assert set(packages.items()) <= listed
 
 
 def test_no_secret_is_in_what_was_published(bench: Bench) -> None:
