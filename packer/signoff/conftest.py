@@ -10,7 +10,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--expected", required=True, help="JSON: admin, build_user, layers, packages")
+    parser.addoption("--expected", required=True, help="JSON: admin, build_user, layers, kernel, packages")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,10 @@ def test_every_package_of_the_manifest_is_there_and_no_other(host: Host, expecte
     assert sorted(seen.split("\n")) == sorted(expected["packages"].strip("\n").split("\n"))
 
 
+def test_the_kernel_of_the_manifest_runs(host: Host, expected: dict[str, Any]) -> None:
+    assert host.check_output("uname -r") == expected["kernel"]
+
+
 def test_the_root_file_system_fills_the_disk(host: Host) -> None:
     disk = int(host.check_output("lsblk --bytes --nodeps --noheadings --output SIZE /dev/vda"))
     root = int(host.check_output("df --block-size=1 --output=size / | tail -n 1"))

@@ -167,7 +167,15 @@ class HostBuild:
     def _sign_off(self, disk: Path, inventory: Inventory, hardware: Hardware) -> SignOff:
         """Sign the disk off, and keep what was seen for a later `--from finalise`."""
         seen = SignOffRun(
-            self._root, disk, self._options, hardware, ADMIN, inventory.text, self._watcher, self._stop
+            self._root,
+            disk,
+            self._options,
+            hardware,
+            ADMIN,
+            inventory.kernel,
+            inventory.text,
+            self._watcher,
+            self._stop,
         ).run()
         self._state.facts.update(sign_off=seen.model_dump_json(), disk_sha256=sha256_of(disk))
         return seen

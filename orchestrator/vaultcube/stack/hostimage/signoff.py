@@ -41,7 +41,7 @@ class SignOffRun:
         options: what was asked for.
         hardware: what the virtual machines get.
         admin: who logs in.
-        packages: the list of packages that the manifest will have.
+        kernel, packages: what the manifest will say.
         watcher: is told.
         stop: ends it.
     """
@@ -53,12 +53,13 @@ class SignOffRun:
         options: Options,
         hardware: Hardware,
         admin: str,
+        kernel: str,
         packages: str,
         watcher: Watcher,
         stop: Stop,
     ) -> None:
         self._root, self._disk, self._options, self._hardware = root, disk, options, hardware
-        self._admin, self._packages, self._watcher, self._stop = admin, packages, watcher, stop
+        self._admin, self._kernel, self._packages, self._watcher, self._stop = admin, kernel, packages, watcher, stop
         self._folder = options.work / "test"
 
     def run(self) -> SignOff:
@@ -214,7 +215,7 @@ class SignOffRun:
         )
         expected = self._folder / "expected.json"
         told = {"admin": self._admin, "build_user": BUILD_USER, "layers": self._options.layers}
-        expected.write_text(json.dumps({**told, "packages": self._packages}), encoding="utf-8")
+        expected.write_text(json.dumps({**told, "kernel": self._kernel, "packages": self._packages}), encoding="utf-8")
         argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--override-ini=addopts=", "--tb=short"]
         argv += ["--rootdir", str(self._root / "packer/signoff"), f"--hosts=ssh://{guest.user}@127.0.0.1:{guest.port}"]
         argv += [f"--ssh-config={config}", "--sudo", f"--expected={expected}", str(self._root / "packer/signoff")]
