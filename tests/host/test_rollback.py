@@ -13,7 +13,7 @@ from tests.host.conftest import Provisioned
 from tests.host.machine import ADMIN, Machine, Play, base_variables
 from tests.host.photograph import differences, photograph
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
 RECORDS = "/var/lib/vaultcube/rollback"
 PLAYS = Path(__file__).parent / "plays"
 

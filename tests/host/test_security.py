@@ -10,7 +10,7 @@ from tests.host.audit import lynis, parse_lynis, parse_ssh_audit, replace, ssh_a
 from tests.host.conftest import Provisioned
 from tests.host.machine import ROOT
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
 
 
 def test_ssh_audit_fails_nothing(provisioned: Provisioned) -> None:
