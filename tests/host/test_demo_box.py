@@ -14,7 +14,7 @@ from tests.host.machine import Machine, Play, base_variables
 from tests.rig.box import Box
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]
 RECORDINGS = "/var/log/vaultcube/gpu"
 # Where the recorder finds the rig's driver; a container has no /proc/driver/nvidia of its own.
 DROP_IN = """\

@@ -9,7 +9,7 @@ import pytest
 from tests.host.machine import Machine
 from tests.host.test_gpu_layers import LAYERS, prepared
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]
 UNIT = "vaultcube-firstboot.service"
 # Where the program looks instead of the kernel's own folders, which a container shares with this machine.
 DROP_IN = """\

@@ -13,7 +13,7 @@ from tests.host.machine import Machine, Play, base_variables
 from tests.host.photograph import differences, photograph
 from tests.host.standin import KERNEL, Archives, driver, toolkit
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]
 LAYERS = ("--tags", "nvidia_driver,cuda_toolkit,nvidia_container_toolkit,first_boot")
 DAEMON = {"features": {"cdi": True}, "live-restore": True}
 
@@ -111,8 +111,8 @@ def test_nouveau_is_kept_out_and_the_initramfs_built_once(gpu: Gpu) -> None:
     assert "options nouveau modeset=0" in text
     # modprobe's own view of all its files.
     assert "blacklist nouveau" in gpu.machine.run("modprobe --showconfig")
-    assert "Build the initramfs again" in gpu.first.changed_tasks
-    assert "Build the initramfs again" not in gpu.second.changed_tasks
+    assert "nvidia_driver : Build the initramfs again" in gpu.first.changed_tasks
+    assert "nvidia_driver : Build the initramfs again" not in gpu.second.changed_tasks
 
 
 def test_modules_are_loaded_at_boot(gpu: Gpu) -> None:

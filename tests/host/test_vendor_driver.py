@@ -9,7 +9,7 @@ import pytest
 from tests.host.machine import Machine, Play, base_variables
 from tests.host.standin import KERNEL, PERSISTENCED, SMI, Archives, Package, archive, cuda, cudnn, module
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]
 TAGS = ("--tags", "nvidia_driver,cuda_toolkit")
 PIN = "Package: *nvidia*\nPin: version 595.*\nPin-Priority: 1000\n"
 
