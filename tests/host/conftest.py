@@ -14,8 +14,16 @@ from tests.host.machine import ADMIN, Machine, Play, base_variables, build_image
 from tests.host.photograph import photograph
 
 
-# They bring further machines to further layers: minutes of package installation each.
-LONG = {"test_demo_box.py", "test_first_boot.py", "test_gpu_layers.py", "test_vendor_driver.py"}
+# They bring machines to further layers, break one by hand again and again, or take it back: minutes each.
+LONG = {
+    "test_demo_box.py",
+    "test_first_boot.py",
+    "test_gpu_layers.py",
+    "test_health.py",
+    "test_rollback.py",
+    "test_security.py",
+    "test_vendor_driver.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
