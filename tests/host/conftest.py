@@ -13,7 +13,6 @@ import pytest
 from tests.host.machine import ADMIN, Machine, Play, base_variables, build_image
 from tests.host.photograph import photograph
 
-
 # They bring machines to further layers, break one by hand again and again, or take it back: minutes each.
 LONG = {
     "test_demo_box.py",
