@@ -98,7 +98,7 @@ def recording(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 def query(machine: Machine, sql: str) -> str:
-    return machine.run(f'sqlite3 {RECORDINGS}/$(date -u +%F).db "{sql}"', check=False).strip()
+    return machine.run(f'sqlite3 -readonly {RECORDINGS}/$(date -u +%F).db "{sql}"', check=False).strip()
 
 
 def rows(machine: Machine) -> int:
@@ -144,8 +144,9 @@ def test_without_a_driver_the_recorder_is_not_a_failure(demo: Demo) -> None:
 
 
 def test_all_cards_are_recorded_every_five_seconds(recording: Machine) -> None:
-    gaps = query(recording, "SELECT DISTINCT round(since_s) FROM samples WHERE since_s IS NOT NULL").split()
-    assert gaps == ["5.0"]
+    assert query(recording, "SELECT DISTINCT period_ms FROM sessions") == "5000"
+    # A busy machine may leave readings out, and never reads more often.
+    assert float(query(recording, "SELECT min(since_s) FROM samples")) > 4
     assert query(recording, "SELECT count(DISTINCT uuid) FROM samples") == "4"
     assert query(recording, "SELECT count(*) FROM samples WHERE power_w IS NULL") == "0"
 
