@@ -130,7 +130,11 @@ def test_updates(provisioned: Provisioned) -> None:
     assert 'Unattended-Upgrade::Automatic-Reboot "false";' in settings
     assert 'Unattended-Upgrade::Package-Blacklist:: "^nvidia-";' in settings
     assert any(re.match("Unattended-Upgrade::(Allowed-Origins|Origins-Pattern):: .*ecurity", line) for line in settings)
-    assert machine.code("systemctl is-enabled apt-daily.timer apt-daily-upgrade.timer") == 0
+    for timer in ("apt-daily.timer", "apt-daily-upgrade.timer", "sysstat-collect.timer"):
+        assert machine.run(f"systemctl is-enabled {timer}; systemctl is-active {timer}").split() == [
+            "enabled",
+            "active",
+        ]
 
 
 def test_fail2ban_bans_who_guesses(provisioned: Provisioned) -> None:
