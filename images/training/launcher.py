@@ -202,8 +202,11 @@ def conclude(
     if child_code == DONE and len(finished) == params.ranks:
         return None
     if oom_killed:
-        next_step = f"raise the container's memory limit ({program.memory_setting}), or use a smaller batch"
-        return Problem("out-of-memory", "the container ran out of host memory: a process was killed", next_step)
+        setting = f"--memory, or {program.memory_setting} with compose alone"
+        next_step = f"raise the container's memory limit ({setting}), or use a smaller batch"
+        return Problem(
+            "container-out-of-memory", "the container ran out of host memory: a process was killed", next_step
+        )
     told = {event["rank"] for event in errors}
     for rank, code in sorted(report.get("failures", {}).items()):
         if code == EVENTS_LOST:

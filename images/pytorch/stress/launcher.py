@@ -165,7 +165,8 @@ def conclude(events: Sequence[dict[str, Any]], code: int, *, oom_killed: bool) -
         return None
     if oom_killed:
         message = "the container ran out of host memory: a process was killed"
-        return Problem("out-of-memory", message, "raise the container's memory limit")
+        next_step = "raise the container's memory limit (--memory, or STRESS_MEMORY with compose alone)"
+        return Problem("container-out-of-memory", message, next_step)
     if code == EVENTS_LOST:
         return events_unwritable("the worker could not write the events file")
     return Problem("worker-failed", f"the worker {processes.death(code)}", "see the container's log")

@@ -44,6 +44,7 @@ NAMED: dict[str, type[VaultCubeError]] = {
         ModelUnreadableError,
         ModelUnsupportedError,
         HubUnreachableError,
+        ContainerMemoryError,
         GpuMemoryError,
         LibraryMissingError,
         FewerDevicesError,

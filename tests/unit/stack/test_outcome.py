@@ -110,6 +110,8 @@ def test_a_server_that_was_refused_explains_itself_though_its_client_ends_with_m
         ("library-missing", 69, LibraryMissingError, 3),
         ("fewer-devices", 69, FewerDevicesError, 3),
         ("gpu-memory", 70, GpuMemoryError, 1),
+        # The engine's own word may come too late, or not at all.
+        ("container-out-of-memory", 70, ContainerMemoryError, 1),
         ("no-kernels", 69, FlavourError, 3),
         ("device-wrong-result", 70, WorkloadError, 1),
     ],

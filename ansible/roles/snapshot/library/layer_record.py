@@ -28,10 +28,12 @@ description:
   - With C(state=begun) it keeps, once, the packages, units, accounts and files that a layer finds.
     What is in a record is never written over; patterns that a newer version of the roles adds are added.
   - With C(state=ended) it adds what changed since the beginning of the run to the changes of the layer.
+  - With C(state=settled) it ends the runs of all other layers that died, so that nothing which this layer does from
+    here on counts as theirs. C(begun) does that too.
 options:
   directory: {description: "Where records are kept.", type: path, required: true}
   layer: {description: "Name of the layer.", type: str, required: true}
-  state: {description: "Beginning or end of a run.", type: str, choices: [begun, ended], required: true}
+  state: {description: "Beginning or end of a run.", type: str, choices: [begun, ended, settled], required: true}
   patterns: {description: "Globs of what the layer writes; a directory stands for all below it.", type: list, elements: str}
 author: Vault Cube
 """
@@ -74,13 +76,19 @@ def end(home: Path, run: Run) -> list[str]:
     return [f"{kind}: {len(names)}" for kind, names in total.items()] if total != earlier else []
 
 
+def settle(home: Path, run: Run) -> list[str]:
+    """End the runs of the other layers that died; return what is new, in words."""
+    others = (path.parent for path in sorted(home.parent.glob("layer[0-9]/running.json")) if path.parent != home)
+    return [f"{other.name}: {word}" for other in others for word in end(other, run)]
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "required": True},
             "layer": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["begun", "ended"], "required": True},
+            "state": {"type": "str", "choices": ["begun", "ended", "settled"], "required": True},
             "patterns": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -95,10 +103,12 @@ def main() -> None:
 
     patterns: list[str] = module.params["patterns"]
     try:
-        if module.params["state"] == "begun":
-            told = begin(home, patterns, look(run, patterns), check=module.check_mode)
-        else:
-            told = [] if module.check_mode else end(home, run)
+        state = module.params["state"]
+        told = [] if module.check_mode or state == "ended" else settle(home, run)
+        if state == "begun":
+            told += begin(home, patterns, look(run, patterns), check=module.check_mode)
+        elif state == "ended" and not module.check_mode:
+            told = end(home, run)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"the record in {home} cannot be kept: {error}")
     module.exit_json(changed=bool(told), told=told)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,8 +127,11 @@ class SoakWatch:
             if waiting.settled(now):
                 if not going_on:
                     self._say("all workers have ended")
+                    # Rungs that they passed while nobody looked: the judge came late, or was killed meanwhile.
+                    while not (self.folder / STOP).exists() and self._climb(self._looks, alive=False):
+                        pass
                     return True
-                self._climb(going_on)
+                self._climb(going_on, alive=True)
             self._progress(now, going_on)
             self._stop.wait(POLL_S)
         return False
@@ -167,20 +170,25 @@ class SoakWatch:
                 self._stopped.add(name)
                 self._say(f"{name} was stopped: {one_line(str(said.get('message', 'it does not say why')))[:200]}")
 
-    def _climb(self, going_on: Sequence[str]) -> None:
-        """Judge the next rung, if it is reached; who has ended without it holds nobody up, and is found missing."""
+    def _climb(self, workers: Iterable[str], *, alive: bool) -> bool:
+        """Judge the next rung, if all of these have reached it; say whether one was, and held.
+
+        Who has ended without it holds nobody up who goes on, and is found missing.
+        """
         judged = [hours for hours in self.ladder if (self.folder / rung_file(hours)).exists()]
-        covered = [self._watched[name].reached.covered_s for name in going_on]
+        covered = [self._watched[name].reached.covered_s for name in workers]
         hours = next_rung(self.ladder, judged, self._wanted_s(), covered)
         if hours is None:
-            return
-        result = judge_soak(self.folder, self.profile, alive=True, rung_s=hours * 3600)
+            return False
+        result = judge_soak(self.folder, self.profile, alive=alive, rung_s=hours * 3600)
         RunDirectory(self.folder).write(rung_file(hours), result.to_json())
         missed = ", ".join(check.name for check in result.checks if check.verdict in {Verdict.FAIL, Verdict.INVALID})
         self._say(f"after {hours:g} h: {result.verdict}{f' ({missed})' if missed else ''}")
-        if result.verdict in {Verdict.FAIL, Verdict.INVALID}:
+        held = result.verdict not in {Verdict.FAIL, Verdict.INVALID}
+        if alive and not held:
             message = f"the verdict after {hours:g} h is {result.verdict}: {missed}"
             self._put(STOP, json.dumps({"schema": 1, "by": "judge", "message": message}) + "\n")
+        return held
 
     def _recorded(self) -> bool:
         """Say whether no recorder is at work."""

@@ -242,7 +242,7 @@ ERROR = {"kind": "error", "code": "device-failed", "message": "m", "next_step": 
         ([ERROR], 70, False, "device-failed"),
         ([], 0, False, "worker-failed"),
         ([], -9, False, "worker-failed"),
-        ([], -9, True, "out-of-memory"),
+        ([], -9, True, "container-out-of-memory"),
         ([], 74, False, "events-unwritable"),
         ([{"kind": "finished"}], 1, False, "worker-failed"),
     ],

@@ -66,7 +66,7 @@ def test_only_lost_peers_is_still_an_end() -> None:
 def test_the_kernel_s_word_on_memory_comes_before_signal_9() -> None:
     problem = conclude([], PROGRAM, PARAMS, child_code=1, report={"failures": {"1": -9}}, oom_killed=True)
     assert problem is not None
-    assert (problem.code, problem.exit_code) == ("out-of-memory", 70)
+    assert (problem.code, problem.exit_code) == ("container-out-of-memory", 70)
     assert "DDP_MEMORY" in problem.next_step
 
 

@@ -193,6 +193,26 @@ def test_a_rung_that_is_missed_stops_all_workers(tmp_path: Path, locks: Locks) -
     assert not (tmp_path / rung_file(0.4)).exists()
 
 
+def test_rungs_that_nobody_was_there_to_judge_are_judged_at_the_end(tmp_path: Path) -> None:
+    write(tmp_path, Story(HOUR))
+    seen = Watched(tmp_path, (0.25, 0.4, 1))
+    found, cause = seen.wait()
+    assert (found.verdict, cause) == (Verdict.PASS, None)
+    assert seen.lines[1:] == ["all workers have ended", "after 0.25 h: PASS", "after 0.4 h: PASS"]
+    assert Result.model_validate_json((tmp_path / rung_file(0.25)).read_bytes()).params["seconds"] == HOUR / 4
+    assert not (tmp_path / rung_file(1)).exists()
+
+
+def test_at_the_end_no_rung_beyond_a_missed_one_is_judged_and_nobody_is_stopped(tmp_path: Path) -> None:
+    write(tmp_path, Story(HOUR, (Plant("flip", 1, 60),)))
+    seen = Watched(tmp_path, (0.25, 0.4))
+    found, _ = seen.wait()
+    assert found.verdict is Verdict.FAIL
+    assert (tmp_path / rung_file(0.25)).exists()
+    assert not (tmp_path / rung_file(0.4)).exists()
+    assert not (tmp_path / "stop.json").exists()
+
+
 def test_a_rung_that_was_judged_is_not_judged_again(tmp_path: Path, locks: Locks) -> None:
     half(tmp_path, Plant("flip", 1, 60))
     (tmp_path / rung_file(0.25)).write_text("a person has seen it, and went on")
