@@ -104,9 +104,15 @@ class SoakWatch:
         if self._go_on():
             self._put(ENDED, "")
             self._until(self._recorded, RECORDER_S)
+            self._climb_up()
             return self._judge(alive=False), None
         # Workers and recorder were told to stop as we were.
         over = self._until(lambda: self._recorded() and not self._busy(), WORKERS_S)
+        if over:
+            self._climb_up()
+            if self._looks and all(look.finished or look.stopped for look in self._looks.values()):
+                # Whoever told us saw the end before we took it for one.
+                return self._judge(alive=False), None
         name = self._stop.received.name if self._stop.received else "a signal"
         message = f"stopped by {name} before the soak had ended"
         step = "What there is was judged. Start the soak again, and it goes on where it stopped."
@@ -127,9 +133,6 @@ class SoakWatch:
             if waiting.settled(now):
                 if not going_on:
                     self._say("all workers have ended")
-                    # Rungs that they passed while nobody looked: the judge came late, or was killed meanwhile.
-                    while not (self.folder / STOP).exists() and self._climb(self._looks, alive=False):
-                        pass
                     return True
                 self._climb(going_on, alive=True)
             self._progress(now, going_on)
@@ -169,6 +172,11 @@ class SoakWatch:
             if name not in self._stopped and (said := _read(path)):
                 self._stopped.add(name)
                 self._say(f"{name} was stopped: {one_line(str(said.get('message', 'it does not say why')))[:200]}")
+
+    def _climb_up(self) -> None:
+        """Judge the rungs that were passed while nobody looked: the judge came late, or was killed meanwhile."""
+        while not (self.folder / STOP).exists() and self._climb(self._looks, alive=False):
+            pass
 
     def _climb(self, workers: Iterable[str], *, alive: bool) -> bool:
         """Judge the next rung, if all of these have reached it; say whether one was, and held.

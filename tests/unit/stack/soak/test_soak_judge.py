@@ -240,6 +240,16 @@ def test_told_to_stop_it_judges_what_the_others_left(tmp_path: Path, locks: Lock
     assert not (tmp_path / "ended").exists()
 
 
+def test_told_to_stop_after_the_end_it_was_the_end(tmp_path: Path) -> None:
+    write(tmp_path, Story(HOUR))
+    # Vaultcube sees the end at once; here another worker is still waited for.
+    seen = Watched(tmp_path, (0.25, 1), settle_s=HOUR)
+    seen.on("to go", seen.stop.ask)
+    found, cause = seen.wait()
+    assert (found.run.status, found.verdict, cause) == (Status.COMPLETED, Verdict.PASS, None)
+    assert (tmp_path / rung_file(0.25)).exists()
+
+
 def test_told_to_stop_alone_it_judges_beside_workers_that_go_on(tmp_path: Path, locks: Locks) -> None:
     half(tmp_path)
     locks.take("gpu-0", "gpu-1")
