@@ -47,6 +47,7 @@ class Run:
         self._nvml = Nvml() if params.device == "cuda" else None
         self._done = 0
         self._due = 0.0
+        self._worked_s = 0.0
 
     def go(self, signals: Signals) -> None:
         """Write what ranks that train would write.
@@ -111,8 +112,10 @@ class Run:
             if self._nvml:
                 for rank in measured:
                     self._nvml.touch(rank)
-            # Against a schedule: steps are even however late a sleep ends.
-            self._due += step_s()
+            # Against a schedule, and counted by it: steps are even however late a busy machine ends a sleep.
+            seconds = step_s()
+            self._due += seconds
+            self._worked_s += seconds
             time.sleep(max(0.0, self._due - time.monotonic()))
 
         def sync() -> None:
@@ -132,10 +135,15 @@ class Run:
             self._progress(speaker)
 
         speaker.write("phase", **about)
-        warmup = windows.warm_up(step, sync, min_steps=params.warmup_steps, max_steps=params.max_warmup_steps)
+        steps = {"min_steps": params.warmup_steps, "max_steps": params.max_warmup_steps}
+        warmup = windows.warm_up(step, sync, clock=self._clock, **steps)
         speaker.write("warmup", **about, steps=warmup.steps, plateau=warmup.plateau, step_time_s=warmup.step_time_s)
         self._progress(speaker)
-        windows.measure(step, sync, windows=params.windows, steps=params.steps_per_window, report=report)
+        count, steps_each = params.windows, params.steps_per_window
+        windows.measure(step, sync, windows=count, steps=steps_each, report=report, clock=self._clock)
+
+    def _clock(self) -> float:
+        return self._worked_s
 
     def _progress(self, speaker: EventWriter) -> None:
         self._done += 1
