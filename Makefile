@@ -27,7 +27,7 @@ demo: ## set up, then measure this machine: vaultcube bench ddp
 test: ## set up, then the whole test suite with coverage
 	@scripts/rig.sh
 	@scripts/ansible.sh
-	@scripts/setup.sh .venv/bin/python -m pytest -n 2 -m "not long" --cov --cov-report=term $(ARGS)
+	@scripts/setup.sh .venv/bin/python -m pytest -n 4 --no-loadscope-reorder -m "not long" --cov --cov-report=term $(ARGS)
 
 test-unit: venv ## the tests that need no Docker
 	@.venv/bin/python -m pytest tests/unit $(ARGS)

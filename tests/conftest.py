@@ -1,29 +1,39 @@
-"""Which tests may run beside each other: `make test` uses two processes (pytest-xdist).
+"""Which tests may run beside each other: `make test` uses four processes (pytest-xdist), which wait more than they work.
 
-Those of tests/docker share the engine and its CPU, those of tests/rig a simulated machine, those of tests/host a bare
-one: each folder goes to one process, in its order. Of the others a file goes to whoever has time.
+Those of a group share something and go to one process, in their order. Of all others a file goes to whoever has time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-TOGETHER = ("tests/docker/", "tests/rig/", "tests/host/")
+# The first that matches counts.
+GROUPS: Final = {
+    # Containers and compose without vaultcube, whose runs would call another run beside them a disturbance.
+    "containers": re.compile(r"tests/docker/test_(compose|serve|stress_compose|stress_worker|tensorflow_\w+|vllm_\w+)\.py"),
+    "docker": re.compile(r"tests/docker/"),
+    # Every process has simulated machines of its own; these two take as long as all the others.
+    "soaks": re.compile(r"tests/rig/test_(soak|stress\w*)\.py"),
+    "rig": re.compile(r"tests/rig/"),
+    # They share a bare machine.
+    "host": re.compile(r"tests/host/"),
+}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Hand out whole folders first, then files."""
+    """Hand out whole groups, then files."""
     from xdist.scheduler.loadscope import LoadScopeScheduling
 
-    class FolderScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            folder = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
-            return folder or nodeid.partition("::")[0]
+            group = next((name for name, names in GROUPS.items() if names.match(nodeid)), None)
+            return group or nodeid.partition("::")[0]
 
-    return FolderScheduling(config, log)
+    return GroupScheduling(config, log)
