@@ -1,4 +1,4 @@
-"""Which tests may run beside each other: `make test` uses four processes (pytest-xdist), which wait more than they work.
+"""Which tests may run beside each other: `make test` uses three processes (pytest-xdist), which often wait.
 
 Those of a group share something and go to one process, in their order. Of all others a file goes to whoever has time.
 """
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 # The first that matches counts.
 GROUPS: Final = {
     # Containers and compose without vaultcube, whose runs would call another run beside them a disturbance.
-    "containers": re.compile(r"tests/docker/test_(compose|serve|stress_compose|stress_worker|tensorflow_\w+|vllm_\w+)\.py"),
+    "containers": re.compile(
+        r"tests/docker/test_(compose|serve|stress_compose|stress_worker|tensorflow_\w+|vllm_\w+)\.py"
+    ),
     "docker": re.compile(r"tests/docker/"),
     # Every process has simulated machines of its own; these two take as long as all the others.
     "soaks": re.compile(r"tests/rig/test_(soak|stress\w*)\.py"),

@@ -16,6 +16,19 @@ from tests.host.photograph import differences, photograph
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(3000)]
 RECORDS = "/var/lib/vaultcube/rollback"
 PLAYS = Path(__file__).parent / "plays"
+# A package of somebody's own that stands on one of the layer's.
+NEEDS_UFW = """
+mkdir -p /tmp/own/DEBIAN
+printf '%s\\n' 'Package: own' 'Version: 1' 'Architecture: all' 'Maintainer: me <me@example.org>' 'Depends: ufw' \\
+    'Description: own' >/tmp/own/DEBIAN/control
+dpkg-deb --build /tmp/own /tmp/own.deb && dpkg --install /tmp/own.deb && rm -r /tmp/own /tmp/own.deb
+"""
+# No image has to be fetched: the machine's own programs are mounted into an empty one.
+CONTAINER = """
+mkdir /tmp/root && ln -s usr/lib usr/lib64 /tmp/root
+tar -C /tmp/root -c . | docker import - own && rm -r /tmp/root
+docker run --detach --name sleeper --volume /usr:/usr:ro --entrypoint /usr/bin/sleep own 600
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +93,13 @@ def test_layer_1_is_taken_back(provisioned: Provisioned) -> None:
     planned = machine.play("rollback.yml", "--tags", "layer1", "--check").checked()
     assert planned.counts["changed"] == 0
     assert "docker.io" in planned.output
+
+    machine.run(NEEDS_UFW)
+    assert "would also remove what was installed since: own." in refused(machine, "--tags", "layer1")
+    machine.run("dpkg --purge own >/dev/null")
+    machine.run(CONTAINER)
+    assert "1 containers are running, and this rollback removes the engine" in refused(machine, "--tags", "layer1")
+    machine.run("docker rm --force sleeper; docker image rm own")
 
     # Somebody's own, of after the provisioning: it stays.
     machine.run("apt-get -qq -y install --no-install-recommends tree >/dev/null; echo a=1 >/etc/sysctl.d/90-own.conf")

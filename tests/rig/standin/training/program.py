@@ -135,8 +135,8 @@ class Run:
             self._progress(speaker)
 
         speaker.write("phase", **about)
-        steps = {"min_steps": params.warmup_steps, "max_steps": params.max_warmup_steps}
-        warmup = windows.warm_up(step, sync, clock=self._clock, **steps)
+        least, most = params.warmup_steps, params.max_warmup_steps
+        warmup = windows.warm_up(step, sync, min_steps=least, max_steps=most, clock=self._clock)
         speaker.write("warmup", **about, steps=warmup.steps, plateau=warmup.plateau, step_time_s=warmup.step_time_s)
         self._progress(speaker)
         count, steps_each = params.windows, params.steps_per_window
