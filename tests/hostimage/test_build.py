@@ -120,15 +120,15 @@ def test_a_machine_that_never_answers_is_told_with_its_console(bench: Bench, tmp
 
 
 def test_an_interrupted_build_leaves_no_machine_and_no_image(bench: Bench) -> None:
-    child = subprocess.Popen(bench.argv("--no-lint"), stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    deadline = time.monotonic() + 600
-    while not machines() and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.5)
-    assert machines()
-    child.send_signal(signal.SIGINT)
-    assert child.wait(120) == 130
-    assert "[interrupted]" in child.stderr.read()
+    with subprocess.Popen(bench.argv("--no-lint"), stderr=subprocess.PIPE, text=True) as child:
+        deadline = time.monotonic() + 600
+        while not machines() and time.monotonic() < deadline and child.poll() is None:
+            time.sleep(0.5)
+        assert machines()
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert "[interrupted]" in told
     nothing_left(bench)
     assert not list((WORK / "work").rglob("key"))
 
