@@ -13,22 +13,16 @@ import pytest
 from tests.host.machine import ADMIN, Machine, Play, base_variables, build_image
 from tests.host.photograph import photograph
 
-# They provision a machine: a quarter of an hour beside the other tests, on two cores.
-MACHINES = frozenset({"bare", "provisioned", "small"})
-LONG = frozenset({"test_demo_box.py", "test_first_boot.py", "test_gpu_layers.py", "test_vendor_driver.py"})
+# They provision machines of their own. The one at layer 1 that the others share is there in two minutes.
+LONG = ("test_demo_box.py", "test_first_boot.py", "test_gpu_layers.py", "test_rollback.py", "test_vendor_driver.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests last that take the shared machine back, and mark what `make test` leaves to `make test-host`."""
     items.sort(key=lambda item: "tests/host/test_rollback.py" in item.nodeid)
     for item in items:
-        if item.path.parent.name == "host" and (item.path.name in LONG or MACHINES.intersection(names(item))):
+        if item.path.parent.name == "host" and item.path.name in LONG:
             item.add_marker("long")
-
-
-def names(item: pytest.Item) -> tuple[str, ...]:
-    """Return the fixtures that a test uses."""
-    return tuple(getattr(item, "fixturenames", ()))
 
 
 @dataclass(frozen=True)

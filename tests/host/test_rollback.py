@@ -98,7 +98,7 @@ def test_layer_1_is_taken_back(provisioned: Provisioned) -> None:
     assert "would also remove what was installed since: own." in refused(machine, "--tags", "layer1")
     machine.run("dpkg --purge own >/dev/null")
     machine.run(CONTAINER)
-    assert "1 containers are running, and this rollback removes the engine" in refused(machine, "--tags", "layer1")
+    assert "Containers are running (1), and this rollback removes the engine" in refused(machine, "--tags", "layer1")
     machine.run("docker rm --force sleeper; docker image rm own")
 
     # Somebody's own, of after the provisioning: it stays.

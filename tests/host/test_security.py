@@ -18,6 +18,7 @@ def test_ssh_audit_fails_nothing(provisioned: Provisioned) -> None:
     assert found.fail == []
 
 
+@pytest.mark.long
 def test_lynis_gives_more_than_75(provisioned: Provisioned) -> None:
     found = lynis(provisioned.machine)
     assert found.index > 75, found.suggestions
