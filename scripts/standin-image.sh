@@ -13,7 +13,7 @@ readonly FILE=${1:-.cache/hostimage/standin-bookworm.qcow2}
 readonly SUITE=bookworm
 readonly SIZE=3G
 # What Debian's own cloud images are made of: netplan over networkd, as on Ubuntu, so cloud-init takes the same paths.
-readonly PACKAGES=linux-image-cloud-amd64,grub-pc,systemd-sysv,systemd-resolved,libnss-resolve,dbus,udev,netplan.io,iproute2,openssh-server,cloud-init,cloud-guest-utils,fdisk,e2fsprogs,sudo,ca-certificates,python3,apt-utils,locales,less
+readonly PACKAGES=linux-image-amd64,grub-pc,systemd-sysv,systemd-resolved,libnss-resolve,dbus,udev,netplan.io,iproute2,openssh-server,cloud-init,cloud-guest-utils,fdisk,e2fsprogs,sudo,ca-certificates,python3,apt-utils,locales,less
 
 ensure_tools() {
     local wanted=() pair
