@@ -70,6 +70,9 @@ def _run(argv: list[str], *, debug: bool) -> int:
             raise
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return _report(_no_room(), as_json=False)
+        if isinstance(error.__cause__, InterruptedRunError):
+            # A signal while a class was being made: Python before 3.12 hides in a RuntimeError what __set_name__ raises.
+            return _report(error.__cause__, as_json="--json" in argv)
         from vaultcube.cli.crash import crash
 
         return _report(crash(error, argv), as_json="--json" in argv)

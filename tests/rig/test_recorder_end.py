@@ -97,8 +97,8 @@ def test_a_second_recorder_goes_on_in_the_file(box: Box, path: Path) -> None:
     until(lambda: time.monotonic() > run.last_s() + 0.5, PATIENCE_S)
     with recording(box, path) as again:
         again.goes_on(0.3)
-        (gap,) = again.events("gap")
-        assert gap.detail["why"] == "no recorder"
+        # A busy machine may add gaps of its own.
+        (gap,) = [gap for gap in again.events("gap") if gap.detail["why"] == "no recorder"]
         assert gap.detail["seconds"] > 0.4
         with Telemetry.open(path) as telemetry:
             assert telemetry.meta.sessions == 2

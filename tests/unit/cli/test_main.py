@@ -14,9 +14,9 @@ from tests.unit.replay import Recording
 from tests.unit.support import ROOT
 
 from vaultcube import __version__, cli
-from vaultcube.__main__ import _without_debug
+from vaultcube.__main__ import _run, _without_debug
 from vaultcube.cli.main import VERBS, dispatch
-from vaultcube.errors import NotFoundError, UsageError
+from vaultcube.errors import InterruptedRunError, NotFoundError, UsageError
 from vaultcube.results.store import PLAN, RunStore
 
 GROUPS = {"bench": ["ddp", "tensorflow"], "runs": ["list", "show", "compare"], "images": ["build", "list"]}
@@ -268,3 +268,17 @@ def test_an_output_without_room_is_told_and_no_bug(words: list[str], tmp_path: P
     assert (seen.returncode, "[disk-too-small]" in seen.stderr, "Traceback" in seen.stderr) == (3, True, False), (
         seen.stderr
     )
+
+
+def test_a_signal_while_a_class_is_being_made_is_no_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Importing makes many, and Python before 3.12 hides in a RuntimeError what came up meanwhile."""
+
+    class Field:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise InterruptedRunError("stopped by SIGINT")
+
+    monkeypatch.setattr("vaultcube.cli.main.dispatch", lambda *_: type("Outcome", (), {"images": Field()}))
+    assert _run(["ps"], debug=False) == 130
+    assert capsys.readouterr().err.startswith("vaultcube: stopped by SIGINT\n")
