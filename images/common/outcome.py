@@ -53,6 +53,16 @@ def events_unwritable(why: object) -> Problem:
     return Problem("events-unwritable", str(why), "free some disk space, or use another results folder")
 
 
+def out_of_host_memory(setting: str, otherwise: str = "") -> Problem:
+    """Return the problem of a container in which the kernel has killed a process for want of memory.
+
+    `setting` is the compose file's for the limit, `otherwise` what else may help, as the rest of a sentence.
+    """
+    message = "the container ran out of host memory: a process was killed"
+    next_step = f"raise the container's memory limit (--memory, or {setting} with compose alone){otherwise}"
+    return Problem("container-out-of-memory", message, next_step)
+
+
 def first_line(text: str) -> str:
     """Return the first line of `text` that says something, at most 300 characters of it."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "no message")[:300]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common import memory, processes, results
 from common.arguments import results_of
 from common.events import LAUNCHER, EventError, EventWriter, read_new
-from common.outcome import CANNOT_RUN_HERE, DONE, Problem, bad_parameter, events_unwritable, say
+from common.outcome import CANNOT_RUN_HERE, DONE, Problem, bad_parameter, events_unwritable, out_of_host_memory, say
 from common.signals import Signals
 from common.watchdog import Board
 from training import cli, data, machine, summary
@@ -202,11 +202,7 @@ def conclude(
     if child_code == DONE and len(finished) == params.ranks:
         return None
     if oom_killed:
-        setting = f"--memory, or {program.memory_setting} with compose alone"
-        next_step = f"raise the container's memory limit ({setting}), or use a smaller batch"
-        return Problem(
-            "container-out-of-memory", "the container ran out of host memory: a process was killed", next_step
-        )
+        return out_of_host_memory(program.memory_setting, ", or use a smaller batch")
     told = {event["rank"] for event in errors}
     for rank, code in sorted(report.get("failures", {}).items()):
         if code == EVENTS_LOST:

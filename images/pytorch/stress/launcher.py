@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from common import memory, processes, results
 from common.events import LAUNCHER, EventError, EventWriter, read_new
-from common.outcome import BAD_PARAMETERS, CANNOT_RUN_HERE, DONE, Problem, bad_parameter, events_unwritable, say
+from common.outcome import (
+    BAD_PARAMETERS,
+    CANNOT_RUN_HERE,
+    DONE,
+    Problem,
+    bad_parameter,
+    events_unwritable,
+    out_of_host_memory,
+    say,
+)
 from common.signals import Signals
 from common.watchdog import Board
 from stress import cli, fault, progress, resume
@@ -164,9 +173,7 @@ def conclude(events: Sequence[dict[str, Any]], code: int, *, oom_killed: bool) -
     if code == DONE and any(event.get("kind") == "finished" for event in events):
         return None
     if oom_killed:
-        message = "the container ran out of host memory: a process was killed"
-        next_step = "raise the container's memory limit (--memory, or STRESS_MEMORY with compose alone)"
-        return Problem("container-out-of-memory", message, next_step)
+        return out_of_host_memory("STRESS_MEMORY")
     if code == EVENTS_LOST:
         return events_unwritable("the worker could not write the events file")
     return Problem("worker-failed", f"the worker {processes.death(code)}", "see the container's log")
