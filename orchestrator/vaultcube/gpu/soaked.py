@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from vaultcube.gpu.loads import BUSY_PERCENT, SETTLE_S, Figures, Loaded, Piece
 from vaultcube.gpu.observed import COVERAGE, count_faults, events_of, hardware_checks
-from vaultcube.gpu.xid import classify, meaning
+from vaultcube.gpu.soakfaults import fault_evidence, reset_evidence
 from vaultcube.results.judge import CheckSpec, Measurement, check
 from vaultcube.results.lives import Load
 from vaultcube.results.schema import Evidence, Gpu, Metric
-from vaultcube.results.soak import Soak, SoakTargets, Subject, reboots
+from vaultcube.results.soak import Soak, SoakTargets, Subject
 
 if TYPE_CHECKING:
-    from vaultcube.gpu.telemetry import Event, Telemetry
+    from vaultcube.gpu.telemetry import Telemetry
 
 # Parts of a soak: clocks of the first and of the last are compared. Before the first a card comes to its temperature.
 _WARMUP, _FIRST, _MIDDLE, _LAST = range(4)
@@ -29,8 +28,6 @@ PART_S, WARMUP_S = 3600.0, 300.0
 MIN_READINGS = 30
 # These look at phases that compute: others need not keep a GPU busy, or at its limit.
 OF_PRODUCTS = frozenset({"busy", "power", "clock_stability"})
-# An Xid that is older did not bring the machine down.
-BEFORE_RESET = timedelta(minutes=10)
 
 NAMES = (
     "gpus_lost",
@@ -98,7 +95,7 @@ def observe_soak(
     missing: dict[str, str] = {}
     count_faults(gpus, telemetry, metrics, missing)
     events = events_of(gpus, telemetry)
-    evidence = [*_faults(gpus, soak, events), *_resets(soak, events)]
+    evidence = [*fault_evidence(gpus, soak, events), *reset_evidence(soak, events)]
     seen = []
     for subject in soak.subjects:
         if subject.gpu is not None:
@@ -343,59 +340,3 @@ def _linked(one: _Seen, targets: SoakTargets) -> Iterator[_Miss]:
         yield _Miss("pcie_link", text, "slow_link", {"link": one.full_link or 0})
     if one.replays is not None and one.replays > targets.pcie_replays_per_hour:
         yield _Miss("pcie_replays", f"repeated {one.replays:.0f} PCIe transfers an hour of load", "replays")
-
-
-def _faults(gpus: Sequence[Gpu], soak: Soak, events: Sequence[Event]) -> list[Evidence]:
-    """Return evidence for every lost GPU and every Xid of the hardware's class."""
-    subjects = {subject.gpu.uuid: subject for subject in soak.subjects if subject.gpu is not None}
-    known = {gpu.uuid: gpu for gpu in gpus}
-    found = []
-    for event in events:
-        if event.kind == "lost":
-            check, what = "no_gpu_lost", "was lost: it fell off the bus, or asks for a reset"
-        elif event.kind == "xid" and event.code is not None and classify(event.code) == "hardware":
-            check, what = "no_xid", f"reported Xid {event.code} ({meaning(event.code)})"
-        else:
-            continue
-        said = f" [{text}]" if (text := str(event.detail.get("text") or "")[:160]) else ""
-        wall = datetime.fromtimestamp(event.wall_s, UTC)
-        subject = subjects.get(event.uuid or "")
-        if subject is not None:
-            found.append(
-                subject.evidence(check, f"{subject.called} {what}{said}", first=wall, last=wall, count=event.count)
-            )
-            continue
-        gpu = known.get(event.uuid or "")
-        found.append(
-            Evidence(
-                check=check,
-                text=f"{'a GPU that is not named' if gpu is None else f'GPU {gpu.index}'} {what}{said}",
-                gpu_index=gpu.index if gpu else None,
-                gpu_uuid=gpu.uuid if gpu else None,
-                pci_bus_id=gpu.pci_bus_id if gpu else None,
-                first=wall,
-                last=wall,
-                count=event.count,
-            )
-        )
-    return found
-
-
-def _resets(soak: Soak, events: Sequence[Event]) -> list[Evidence]:
-    """Return evidence for machines that went down without a word of their GPUs: NVML cannot see their power fail."""
-    told = [
-        datetime.fromtimestamp(event.wall_s, UTC)
-        for event in events
-        if event.kind == "lost" or (event.kind == "xid" and event.code is not None)
-    ]
-    return [
-        Evidence(
-            check="no_unplanned_restart",
-            text="the machine went down without an Xid before it: look at its power supply and its cables",
-            first=reboot.away_since,
-            last=reboot.at,
-            boot_id=reboot.before,
-        )
-        for reboot in reboots(soak)
-        if not any(reboot.away_since - BEFORE_RESET <= at <= reboot.at for at in told)
-    ]
