@@ -103,12 +103,11 @@ def main() -> None:
 
     patterns: list[str] = module.params["patterns"]
     try:
-        state = module.params["state"]
-        told = [] if module.check_mode or state == "ended" else settle(home, run)
+        state, told = module.params["state"], []
+        if not module.check_mode:
+            told += end(home, run) if state == "ended" else settle(home, run)
         if state == "begun":
             told += begin(home, patterns, look(run, patterns), check=module.check_mode)
-        elif state == "ended" and not module.check_mode:
-            told = end(home, run)
     except (OSError, ValueError) as error:
         module.fail_json(msg=f"the record in {home} cannot be kept: {error}")
     module.exit_json(changed=bool(told), told=told)
