@@ -100,13 +100,26 @@ class Vaultcube:
         return found
 
 
+def foreign_runs(ours: Path) -> list[str]:
+    """Return the runs on this engine whose directory is none of these tests'."""
+    labels = '{{.Label "io.vaultcube.run"}}\t{{.Label "io.vaultcube.run-dir"}}'
+    lines = docker("ps", "--all", "--filter", "label=io.vaultcube.run-dir", "--format", labels).splitlines()
+    runs = dict(line.split("\t", 1) for line in lines)
+    return sorted(run for run, directory in runs.items() if ours not in Path(directory).parents)
+
+
 @pytest.fixture(autouse=True, scope="session")
-def engine() -> str:
-    """Return the engine's version; without an engine every test here fails."""
+def engine(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the engine's version; without an engine, or beside other runs on it, every test here fails."""
     try:
-        return docker("version", "--format", "{{.Server.Version}}")
+        version = docker("version", "--format", "{{.Server.Version}}")
     except (FileNotFoundError, AssertionError) as error:
         pytest.fail(f"these tests need a Docker engine (make setup): {error}")
+    base = tmp_path_factory.getbasetemp()
+    # A process of pytest-xdist has a folder in the session's.
+    if found := foreign_runs(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base):
+        pytest.fail(f"these tests measure this machine, and runs are on it: {', '.join(found)}; see: vaultcube ps")
+    return version
 
 
 @pytest.fixture(scope="session")
