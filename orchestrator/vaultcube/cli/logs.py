@@ -26,14 +26,17 @@ def logs(
     from vaultcube.stack.docker import Docker
     from vaultcube.stack.instances import instances, pick
 
-    docker = Docker()
+    docker, store = Docker(), RunStore(results_root(results_dir))
+    if run == "last":
+        with suppress(NotFoundError):
+            run = store.find(run).id
     # What was kept can be read without an engine.
     with suppress(EngineMissingError, EngineUnreachableError):
         live = instances(docker)
         if (run == "last" and len(live) == 1) or any(one.name == run or one.run.startswith(run) for one in live):
             docker.begin_probe().finish(docker)
             docker.become_logs(pick(live, None if run == "last" else run).run, follow=follow)
-    kept = RunStore(results_root(results_dir)).find(run)
+    kept = store.find(run)
     try:
         text = (kept.path / LOG).read_text(encoding="utf-8", errors="replace")
     except OSError as error:

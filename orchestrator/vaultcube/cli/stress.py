@@ -146,12 +146,17 @@ def status_verb(soak: Named = None, *, results_dir: ResultsDir = None, json: Jso
     """Show how far soaks are, GPU by GPU."""
     import json as encoder
 
+    from vaultcube.errors import NotFoundError
     from vaultcube.report import soak as shown
     from vaultcube.results.store import RunStore
     from vaultcube.stack.docker import Docker
     from vaultcube.stack.soak.session import last_soak, soak_statuses
 
-    found = [one for one in soak_statuses(Docker()) if soak is None or soak in {one.name, one.run}]
+    there = soak_statuses(Docker())
+    found = [one for one in there if soak is None or soak in {one.name, one.run}]
+    if soak is not None and not found:
+        others = f"; there are: {', '.join(one.name for one in there)}" if there else ""
+        raise NotFoundError(f"no soak {soak!r} has containers{others}")
     if json:
         sys.stdout.write(encoder.dumps([one.model_dump(mode="json", by_alias=True) for one in found], indent=2) + "\n")
         return

@@ -16,7 +16,7 @@ def begun(found: SoakStatus) -> str:
     return (
         f"soak {found.name}: {len(found.workers)} worker(s) have begun, {duration(found.wanted_s)} to cover\n"
         f"  how far:  vaultcube stress status\n"
-        f"  look on:  vaultcube stress --resume\n"
+        f"  look on:  vaultcube stress --resume --name {found.name}\n"
         f"  its end:  vaultcube stress stop {found.name}\n"
         f"kept in {found.directory}\n"
     )
@@ -51,8 +51,8 @@ def _end(found: SoakStatus) -> str:
     if found.keeper is not None:
         return f"looked after by pid {found.keeper}\n"
     if not found.running:
-        return "its containers do not run; go on with it: vaultcube stress --resume\n"
-    return "it goes on by itself; look on: vaultcube stress --resume\n"
+        return f"its containers do not run; go on with it: vaultcube stress --resume --name {found.name}\n"
+    return f"it goes on by itself; look on: vaultcube stress --resume --name {found.name}\n"
 
 
 def progress_line(found: SoakStatus) -> str:

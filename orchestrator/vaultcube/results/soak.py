@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -224,22 +225,32 @@ def reboots(soak: Soak) -> list[Restart]:
     return sorted((one for one in found.values() if not one.planned), key=lambda one: one.at)
 
 
+def _unplanned(subject: Subject) -> Iterator[tuple[str, Restart]]:
+    """Yield the restarts of a worker that nobody asked for, each with how the life before it ended."""
+    for life, restart in zip(subject.lives, subject.coverage.restarts, strict=False):
+        if restart.why == "restart" and not restart.planned:
+            yield last_word(life), restart
+
+
 def _restarts(soak: Soak, metrics: dict[str, Metric], evidence: list[Evidence]) -> None:
     count = 0
     for subject in soak.subjects:
-        for life, restart in zip(subject.lives, subject.coverage.restarts, strict=False):
-            if restart.why == "restart" and not restart.planned:
-                count += 1
-                text = f"the worker of {subject.called} began again: before that, {last_word(life)}"
-                evidence.append(
-                    subject.evidence(
-                        "no_unplanned_restart",
-                        text,
-                        first=restart.away_since,
-                        last=restart.at,
-                        boot_id=restart.boot_id,
-                    )
+        who = subject.called if subject.gpu is None else f"the worker of {subject.called}"
+        # One that ends the same way at every start is told once.
+        for (why, boot), alike in groupby(_unplanned(subject), key=lambda pair: (pair[0], pair[1].boot_id)):
+            starts = [restart for _, restart in alike]
+            count += len(starts)
+            times = f" {len(starts)} times" if len(starts) > 1 else ""
+            evidence.append(
+                subject.evidence(
+                    "no_unplanned_restart",
+                    f"{who} began again{times}: before that, {why}",
+                    first=starts[0].away_since,
+                    last=starts[-1].at,
+                    boot_id=boot,
+                    count=len(starts),
                 )
+            )
     evidence += [
         Evidence(
             check="no_unplanned_restart",

@@ -16,7 +16,7 @@ from tests.unit.support import RUN_ID, plan, result
 from vaultcube.cli.main import dispatch
 from vaultcube.errors import NotFoundError, RefusedError, RunActiveError, UsageError
 from vaultcube.results.lock import locked
-from vaultcube.results.store import PLAN, RunDirectory, RunStore
+from vaultcube.results.store import LOG, PLAN, RunDirectory, RunStore
 from vaultcube.stack.instances import HeldGpu, Instance
 
 OTHER = "ddp-20260102-120000-cd34"
@@ -214,6 +214,21 @@ def test_logs_of_a_running_one_are_dockers_own(vaultcube: Command, recording: Re
     assert recording.calls[-1] == f"compose --project-name {RUN_ID} logs"
     vaultcube("logs", "--follow", RUN_ID)
     assert recording.calls[-1] == f"compose --project-name {RUN_ID} logs --follow"
+
+
+def test_the_last_ones_logs_are_not_those_of_another_that_runs(
+    vaultcube: Command, recording: Recording, store: RunStore
+) -> None:
+    recording.says("version", '"26.1.5"\n')
+    recording.says("compose version", "2.26.1\n")
+    recording.says("image ls")
+    holds(recording, (OTHER, "running", ""))
+    vaultcube.env |= {"PATH": os.environ["PATH"], "VAULTCUBE_RESULTS_DIR": str(store.root)}
+    # Nothing was kept here: the only one that runs is meant.
+    vaultcube("logs")
+    assert recording.calls[-1] == f"compose --project-name {OTHER} logs"
+    made(store).write(LOG, "ddp-1  | of the last one\n")
+    assert vaultcube("logs").stdout == "ddp-1  | of the last one\n"
 
 
 def test_logs_that_were_not_kept_are_told(recording: Recording, store: RunStore) -> None:

@@ -37,7 +37,7 @@ def test_every_worker_has_a_line_and_its_last_error() -> None:
     [
         ({"running": True}, "it goes on by itself"),
         ({"running": True, "keeper": 12}, "looked after by pid 12"),
-        ({"running": False}, "go on with it: vaultcube stress --resume"),
+        ({"running": False}, "go on with it: vaultcube stress --resume --name stress"),
         ({"running": False, "verdict": "FAIL"}, "verdict FAIL; clear it"),
     ],
 )
@@ -49,6 +49,7 @@ def test_what_a_detached_one_says() -> None:
     text = begun(status())
     assert "vaultcube stress status" in text
     assert "vaultcube stress stop stress" in text
+    assert "vaultcube stress --resume --name stress\n" in text
 
 
 def test_when_none_runs_the_last_one_is_named() -> None:

@@ -251,6 +251,18 @@ def test_one_reboot_of_four_workers_is_one() -> None:
     assert [line.split(":")[0] for line in evidence] == ["no_unplanned_restart"]
 
 
+def test_restarts_for_one_reason_are_told_once() -> None:
+    lives = [Life(100 + 10 * number).error(101 + 10 * number, "out-of-memory") for number in range(3)]
+    metrics, _, evidence, _ = measured(
+        worker(*lives, Life(140).checked(141, 142), Life(150).checked(151, 157).done(157))
+    )
+    assert metrics["restarts_unplanned"] == 4
+    assert [line for line in evidence if line.startswith("no_unplanned_restart")] == [
+        "no_unplanned_restart: worker cpu-0 began again 3 times: before that, its worker failed (out-of-memory: so it was)",
+        "no_unplanned_restart: worker cpu-0 began again: before that, its worker ended without a word",
+    ]
+
+
 def test_a_reboot_that_all_workers_were_told_of_is_planned() -> None:
     metrics, _, evidence, _ = measured(
         worker(Life().checked(101, 105).error(106, "interrupted"), Life(20, boot="two").checked(21, 27).done(27))

@@ -204,7 +204,9 @@ def unfinished(store: RunStore, docker: Docker, name: str | None) -> RunDirector
     live = [one for one in running_soaks(docker) if name is None or name in {one.name, one.run}]
     if len(live) > 1:
         names = ", ".join(one.called for one in live)
-        raise UsageError(f"{len(live)} soaks are there: {names}", next_step="Name one: --resume NAME.")
+        one = live[0].name
+        how = f"Name one: vaultcube stress --resume --name {one}, or vaultcube stress stop {one}."
+        raise UsageError(f"{len(live)} soaks are there: {names}", next_step=how)
     if live:
         return RunDirectory(live[0].directory_path)
     for directory in store.runs() if name is None else [store.find(name)]:

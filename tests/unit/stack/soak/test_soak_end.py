@@ -105,7 +105,10 @@ def test_a_worker_killed_for_memory_is_told_so(tmp_path: Path) -> None:
 )
 def test_what_ended_it_before_its_time_is_kept(tmp_path: Path, cause: VaultCubeError, status: Status) -> None:
     found = judged(tmp_path, cause=cause)
-    assert (found.run.status, found.run.error and found.run.error.code) == (status, cause.code)
+    assert found.run.error is not None
+    assert (found.run.status, found.run.error.code) == (status, cause.code)
+    # The very one: others may be there.
+    assert (f"--resume --name {RUN_ID}" in found.run.error.next_step) == (status is Status.INTERRUPTED)
     assert found.verdict is Verdict.UNAVAILABLE
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from tests.unit.replay import Recording
 from tests.unit.support import box, gpu
 from tests.unit.support import plan as any_plan
 
 from vaultcube import workloads
-from vaultcube.errors import SoakChangedError
+from vaultcube.cli.main import dispatch
+from vaultcube.errors import NotFoundError, SoakChangedError, UsageError
 from vaultcube.gpu.selection import parse_gpus
-from vaultcube.results.store import RunDirectory
+from vaultcube.results.store import PLAN, RunDirectory, RunStore
+from vaultcube.stack.docker import Docker
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.soak.run import images_before
-from vaultcube.stack.soak.session import Asked, has_workers, refuse_changes
+from vaultcube.stack.soak.session import Asked, has_workers, refuse_changes, unfinished
 
 
 def plan(count: int = 4, gpus: str | None = None) -> Plan:
@@ -52,6 +56,24 @@ def test_anything_else_is_refused_with_why(asked: Asked, said: str) -> None:
         refuse_changes(plan(), asked)
     assert said in caught.value.message
     assert caught.value.exit_code == 3
+
+
+def test_of_two_that_go_on_one_must_be_named(recording: Recording, tmp_path: Path) -> None:
+    lines = [
+        json.dumps(["a" * 64, "x", "running", "Up", f"{name}-1", "stress", str(tmp_path / name), name])
+        for name in ("stress", "stress-2")
+    ]
+    recording.says("ps", "".join(line + "\n" for line in lines))
+    recording.says("network ls")
+    store = RunStore(tmp_path)
+    for name in ("stress", "stress-2"):
+        store.create(name).write(PLAN, plan().model_copy(update={"instance": name}).to_json())
+    with pytest.raises(UsageError, match="2 soaks are there: stress, stress-2") as caught:
+        unfinished(store, Docker(), None)
+    assert "stress --resume --name stress," in caught.value.next_step
+    assert unfinished(store, Docker(), "stress-2").path == tmp_path / "stress-2"
+    with pytest.raises(NotFoundError, match="no soak 'other' has containers; there are: stress, stress-2"):
+        dispatch(["stress", "status", "other"])
 
 
 def test_one_on_the_cpu_does_not_move_to_gpus() -> None:
