@@ -213,6 +213,8 @@ def test_cards_that_the_driver_could_not_start(vaultcube: Vaultcube, box: Box) -
 def test_a_fault_of_a_card(
     vaultcube: Vaultcube, box: Box, fault: Callable[[Box], None], code: str, status: str, said: str
 ) -> None:
+    # Its degrees are counted.
+    box.set(jitter=0)
     fault(box)
     found = doctor(vaultcube, "--check", code, fails=(code,) if status == "FAIL" else ())
     assert found[code]["status"] == status

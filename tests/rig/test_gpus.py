@@ -173,6 +173,7 @@ def test_what_slows_a_gpu_down_and_what_is_wrong_with_its_link(box: Box, vaultcu
     box.thermal_slowdown(0)
     box.power_brake(1)
     box.pcie_width(2, 4)
+    box.set(jitter=0)
     box.hot(3)
     told, text = document(vaultcube)["gpus"], table(vaultcube)
     assert [gpu["throttled"] for gpu in told] == [True, True, False, False]
