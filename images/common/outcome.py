@@ -13,6 +13,7 @@ DONE = 0
 BAD_PARAMETERS = 64
 CANNOT_RUN_HERE = 69
 FAILED = 70
+CANNOT_WRITE = 74
 INTERRUPTED = 75
 
 
@@ -49,8 +50,9 @@ def bad_parameter(message: str, next_step: str) -> Problem:
 
 
 def events_unwritable(why: object) -> Problem:
-    """Return the problem of an events file that takes no more lines."""
-    return Problem("events-unwritable", str(why), "free some disk space, or use another results folder")
+    """Return the problem of an events file that takes no more lines (exit code 74: it cannot tell in any other way)."""
+    next_step = "free some disk space, or use another results folder"
+    return Problem("events-unwritable", str(why), next_step, CANNOT_WRITE)
 
 
 def out_of_host_memory(setting: str, otherwise: str = "") -> Problem:

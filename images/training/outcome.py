@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from common.outcome import CANNOT_RUN_HERE, Problem, first_line
+from common.outcome import CANNOT_RUN_HERE, CANNOT_WRITE, Problem, first_line
 
 if TYPE_CHECKING:
     from training.params import Params
 
-EVENTS_LOST = 74
-"""Between a rank and the launcher only: the rank had no way to say why it ended."""
+EVENTS_LOST = CANNOT_WRITE
+"""Exit code of a rank that had no way to say why it ended."""
 
 PEER_LOST = "peer-lost"
 """Code of an error that only says another rank went first: the cause is told elsewhere."""

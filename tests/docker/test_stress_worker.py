@@ -330,7 +330,7 @@ def test_a_full_disk_is_told_and_ends_it(worker: Worker) -> None:
     options = ["--tmpfs", "/full:size=4k,mode=1777"]
     argv = ["--results", "/full", "--seconds", "600", "--phase-seconds", "0.1"]
     container = worker.start(*argv, options=options)
-    assert worker.end(container) == 70
+    assert worker.end(container) == 74
     assert "error [events-unwritable]" in worker.said(container)
     assert "No space left on device" in worker.said(container) or "could not write" in worker.said(container)
 

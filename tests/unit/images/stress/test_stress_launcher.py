@@ -185,7 +185,7 @@ def test_a_disk_that_takes_no_more_is_told_on_stderr(tmp_path: Path, framework: 
         timeout=60,
         check=False,
     )
-    assert seen.returncode == 70
+    assert seen.returncode == 74
     assert "error [events-unwritable]: cannot write" in seen.stderr
     assert "next: free some disk space" in seen.stderr
 

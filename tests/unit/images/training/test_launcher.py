@@ -75,7 +75,8 @@ def test_a_kill_that_did_not_matter_is_no_problem() -> None:
 
 
 def test_a_rank_that_could_not_write_is_explained() -> None:
-    assert end([], failures={"0": EVENTS_LOST}).code == "events-unwritable"
+    problem = end([], failures={"0": EVENTS_LOST})
+    assert (problem.code, problem.exit_code) == ("events-unwritable", 74)
 
 
 def test_a_missing_rank_is_never_success() -> None:
@@ -129,7 +130,7 @@ def test_success_is_all_ranks_or_nothing(
         assert {event["rank"] for event in events if event["kind"] == "finished"} == {0, 1}
         assert not any(event["kind"] == "error" and event["code"] == "hang" for event in events)
     else:
-        assert problem.exit_code in {64, 69, 70}
+        assert problem.exit_code in ({74} if problem.code == "events-unwritable" else {64, 69, 70})
 
 
 def options(*argv: str) -> cli.Options:
@@ -363,12 +364,12 @@ def test_bad_parameters_land_in_the_events_too(launch: Callable[..., Launched]) 
     assert [(event["kind"], event["exit_code"]) for event in run.events()] == [("error", 64)]
 
 
-def test_events_that_cannot_be_written_are_one_line_and_70(tmp_path: Path, program_env: dict[str, str]) -> None:
+def test_events_that_cannot_be_written_are_one_line_and_74(tmp_path: Path, program_env: dict[str, str]) -> None:
     (tmp_path / "results with space").mkdir()
     (tmp_path / "results with space" / "events.jsonl").symlink_to("/dev/full")
     run = Launched(tmp_path, program_env, "")
     code, _, err = run.end()
-    assert code == 70
+    assert code == 74
     assert err.startswith("error [events-unwritable]: cannot write")
     assert err.count("error [") == 1
 
