@@ -39,7 +39,7 @@ test-host: ## provision test machines to every layer, look, break, take back: al
 	@scripts/ansible.sh
 	@IMAGES=recorder scripts/setup.sh .venv/bin/python -m pytest tests/host $(ARGS)
 
-test-host-image: venv ## build a host image for real, sign it off and break it: an hour or more without KVM
+test-host-image: venv ## build a host image for real, sign it off and break it: half an hour without KVM
 	@scripts/hostimage-tools.sh
 	@scripts/ansible.sh
 	@HOST_IMAGE_TESTS=1 .venv/bin/python -m pytest tests/hostimage -v $(ARGS)

@@ -1,4 +1,4 @@
-"""The real thing, under emulation where there is no KVM: it takes an hour or more, so it runs as `make test-host-image`."""
+"""The real thing, under emulation where there is no KVM: it takes half an hour, so it runs as `make test-host-image`."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class HostBuild:
             (options.work / LOG).unlink(missing_ok=True)
         packer = Packer(self._root, options, hardware, self._stop)
         if hardware.accelerator == "tcg":
-            self._watcher.note("emulated, many times slower than with KVM: an hour or more")
+            self._watcher.note("emulated, many times slower than with KVM: half an hour or more")
 
         def check() -> None:
             preflight.check_sources(self._root, packer, options, self._watcher, self._stop)
