@@ -165,6 +165,8 @@ def test_results_where_nothing_can_be_made(vaultcube: Vaultcube, place: str) -> 
         ("ro", "results-unwritable"),
         # Too small for what a run keeps in reserve; too few inodes for its folders.
         ("size=64k", "disk-too-small"),
+        # Room for that, and for not a byte more.
+        ("size=256k", "disk-too-small"),
         ("nr_inodes=2", "disk-too-small"),
     ],
 )

@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -95,11 +95,16 @@ class RunDirectory:
         target = self.path / name
         part = target.with_name(f".{target.name}.part")
         with _writing(target):
-            with part.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
+            try:
+                with part.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(target)
+            except OSError:
+                with suppress(OSError):
+                    part.unlink()
+                raise
 
     def write_result(self, result: Result) -> None:
         """Write result.json, giving up the reserve first.
@@ -109,6 +114,11 @@ class RunDirectory:
         """
         (self.path / RESERVE).unlink(missing_ok=True)
         self.write(RESULT, result.to_json())
+
+    def remove_unplanned(self) -> None:
+        """Remove the folder if it has neither plan nor result: nothing was started from it."""
+        if not any((self.path / name).exists() for name in (PLAN, RESULT)):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def read_result(self) -> Result | None:
         """Return the result, or None when there is none yet.

@@ -115,6 +115,16 @@ def test_a_file_is_written_whole_or_not_at_all(store: RunStore) -> None:
         directory.write("plan.json", "third" * 100_000)
     assert "--results-dir" in seen.value.next_step
     assert (directory.path / "plan.json").read_text() == "second"
+    assert sorted(path.name for path in directory.path.iterdir()) == [".reserve", "plan.json", "results"]
+
+
+@pytest.mark.parametrize("name", ["plan.json", "result.json"])
+def test_what_was_begun_stays_and_what_was_not_goes(store: RunStore, name: str) -> None:
+    begun, not_begun = store.create(RUN_ID), store.create(f"{RUN_ID}-2")
+    begun.write(name, "{}")
+    for one in (begun, not_begun):
+        one.remove_unplanned()
+    assert list(store.root.iterdir()) == [begun.path]
 
 
 def test_a_folder_in_the_way_is_told_and_not_a_bug(store: RunStore) -> None:
