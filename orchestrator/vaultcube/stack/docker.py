@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -163,11 +164,19 @@ class Docker:
         Raises:
             EngineMissingError: there is no docker command.
         """
-        return Probe(
-            self.start(["version", "--format", "{{json .Server.Version}}"]),
-            self.start(["compose", "version", "--short"]),
-            self.start(["image", "ls", "--filter", "reference=vaultcube/*", "--format", "{{.Repository}}:{{.Tag}}"]),
-        )
+        images = ["image", "ls", "--filter", "reference=vaultcube/*", "--format", "{{.Repository}}:{{.Tag}}"]
+        with ExitStack() as started:
+            children = []
+            for args in (
+                ["version", "--format", "{{json .Server.Version}}"],
+                ["compose", "version", "--short"],
+                images,
+            ):
+                children.append(self.start(args))
+                started.callback(children[-1].end)
+            # All three go on.
+            started.pop_all()
+        return Probe(*children)
 
     def probe_buildx(self) -> str:
         """Return the version of buildx.
@@ -205,16 +214,15 @@ class Docker:
 
     def everything(self) -> tuple[list[Container], list[str]]:
         """Return the containers of all runs, and the ids of runs that still have networks, asked side by side."""
-        containers = self.start(containers_args(None))
-        networks = self.start(
-            ["network", "ls", "--filter", f"label={LABEL_RUN}", "--format", f'{{{{.Label "{LABEL_RUN}"}}}}']
-        )
-        try:
+        with ExitStack() as started:
+            containers = self.start(containers_args(None))
+            started.callback(containers.end)
+            networks = self.start(
+                ["network", "ls", "--filter", f"label={LABEL_RUN}", "--format", f'{{{{.Label "{LABEL_RUN}"}}}}']
+            )
+            started.callback(networks.end)
             seen = self.finish(containers, PROBE_S)
             held = self.finish(networks, PROBE_S)
-        finally:
-            containers.end()
-            networks.end()
         return parse_containers(checked(seen).stdout), sorted(set(checked(held).stdout.split()))
 
     def exits(self, ids: Sequence[str]) -> list[Exit]:

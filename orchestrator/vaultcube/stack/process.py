@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, NamedTuple, cast
 
-from vaultcube.stack.signals import Stop
+from vaultcube.stack.signals import Stop, put_off
 
 POLL_S = 0.1
 GRACE_S = 5.0
@@ -59,15 +59,23 @@ class Child:
         inherit: Sequence[int] = (),
     ) -> None:
         self.argv = tuple(argv)
-        self._process = subprocess.Popen(
-            self.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
-            env=None if env is None else dict(env),
-            start_new_session=True,
-            pass_fds=inherit,
-        )
+        # What a signal raises in the middle of a start would leave the program without an owner.
+        with put_off() as came:
+            self._process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+                env=None if env is None else dict(env),
+                start_new_session=True,
+                pass_fds=inherit,
+            )
+        try:
+            for number in came:
+                signal.raise_signal(number)
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def running(self) -> bool:

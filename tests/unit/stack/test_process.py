@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -253,3 +255,27 @@ def test_what_does_not_stop_is_killed() -> None:
     assert next(child.lines(Stop())) == "ready"
     assert child.stop(grace_s=0.3) is None
     assert gone(child._process.pid)
+
+
+def test_a_signal_while_it_starts_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    popen, started = subprocess.Popen, []
+
+    def interrupted(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        child = popen(*args, **options)
+        started.append(child.pid)
+        signal.raise_signal(signal.SIGTERM)
+        return child
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise InterruptedRunError(f"stopped by {number}")
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(InterruptedRunError):
+            Child(FOREVER)
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (pid,) = started
+    assert gone(pid)

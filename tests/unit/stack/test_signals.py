@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vaultcube.errors import InterruptedRunError
-from vaultcube.stack.signals import SIGNALS, Stop
+from vaultcube.stack.signals import SIGNALS, Stop, put_off
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -99,3 +99,37 @@ def test_it_becomes_readable_when_a_signal_comes() -> None:
         assert not select.select([stop], [], [], 0)[0]
         signal.raise_signal(signal.SIGINT)
         assert select.select([stop], [], [], 0)[0]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_put_off_is_told_at_the_end(number: signal.Signals) -> None:
+    with Stop() as stop:
+        with put_off() as came:
+            signal.raise_signal(number)
+            assert not stop.requested
+        assert came == [number]
+        signal.raise_signal(number)
+        assert stop.requested
+
+
+def test_one_that_is_ignored_stays_so_while_signals_are_put_off() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with put_off() as came:
+            signal.raise_signal(signal.SIGHUP)
+        assert came == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_another_thread_puts_nothing_off() -> None:
+    seen: list[list[int]] = []
+
+    def work() -> None:
+        with put_off() as came:
+            seen.append(came)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [[]]
