@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from vaultcube.errors import RunActiveError
+from vaultcube.results.writing import writing
 
 LOCK = "run.lock"
 PATIENCE, PAUSE_S = 10, 0.02
@@ -22,16 +23,20 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises:
         RunActiveError: somebody else holds it.
+        FileNotFoundError: there is no such directory.
+        ResultsUnwritableError, DiskTooSmallError: the pid cannot be noted.
     """
-    with (directory / LOCK).open("a+", encoding="ascii") as file:
+    path = directory / LOCK
+    # Without a buffer: what could not be written must not be tried again when the file is closed.
+    with path.open("ab+", buffering=0) as file:
         _take(file)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with writing(path):
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
         yield
 
 
-def _take(file: IO[str]) -> None:
+def _take(file: IO[bytes]) -> None:
     for _ in range(PATIENCE):
         # `keeper` holds it for a moment while it looks.
         with suppress(BlockingIOError):

@@ -9,21 +9,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from vaultcube.errors import DiskTooSmallError, NotFoundError, ResultsUnwritableError, RunActiveError, VaultCubeError
+from vaultcube.errors import NotFoundError, RunActiveError
 from vaultcube.results.lock import LOCK, keeper
 from vaultcube.results.profile import describe
 from vaultcube.results.schema import Artifact, Result
+from vaultcube.results.writing import writing
 
 EVENTS = "results/events.jsonl"
 RESULT = "result.json"
@@ -94,7 +93,7 @@ class RunDirectory:
         """
         target = self.path / name
         part = target.with_name(f".{target.name}.part")
-        with _writing(target):
+        with writing(target):
             try:
                 with part.open("w", encoding="utf-8") as file:
                     file.write(text)
@@ -175,7 +174,7 @@ class RunStore:
             ResultsUnwritableError, DiskTooSmallError: as named; nothing is left behind.
         """
         run = RunDirectory(self.root / name)
-        with _writing(self.root):
+        with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             run.path.mkdir()
             try:
@@ -231,20 +230,3 @@ def _sha256(file: Path) -> str:
 
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise unwritable(target, error) from error
-
-
-def unwritable(target: Path, error: OSError) -> VaultCubeError:
-    """Name the error behind a failed write."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskTooSmallError(
-            f"the disk of {target} is full", next_step="Free some space, or choose another place with --results-dir."
-        )
-    return ResultsUnwritableError(f"cannot write {target}: {error.strerror or error}")

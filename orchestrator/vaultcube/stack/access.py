@@ -12,7 +12,8 @@ from vaultcube.gpu.leases import DOCTOR, LABEL_ROLE
 from vaultcube.gpu.pinning import GENERATE, HOOK, Pinning
 from vaultcube.gpu.preflight.judged import Judged, fail, good, named, unavailable
 from vaultcube.gpu.readings import GpuInfo
-from vaultcube.stack.docker import Docker, known_error, last_line
+from vaultcube.stack.docker import Docker
+from vaultcube.stack.dockerwords import known_error, last_line
 from vaultcube.stack.environment import container_user
 from vaultcube.stack.images import image_names
 

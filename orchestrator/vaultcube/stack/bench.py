@@ -21,7 +21,7 @@ from vaultcube.results.events import AnyEvent
 from vaultcube.results.lock import locked
 from vaultcube.results.profile import load_profile
 from vaultcube.results.schema import Result, Verdict
-from vaultcube.results.store import RunDirectory, RunStore, unwritable
+from vaultcube.results.store import RunDirectory, RunStore
 from vaultcube.stack.assets import PROFILES
 from vaultcube.stack.buildlog import BuildLog
 from vaultcube.stack.data import check_data, check_model
@@ -168,11 +168,8 @@ class Session:
             user = container_user()
             directory = self.store.create(plan.run_id, owner=user if user[0] != os.getuid() else None)
             held.callback(directory.remove_unplanned)
-            try:
-                held.enter_context(locked(directory.path))
-            except OSError as error:
-                raise unwritable(directory.path, error) from error
-            yield Begun(plan, engine, docker, stop, directory, reservation)
+            with locked(directory.path):
+                yield Begun(plan, engine, docker, stop, directory, reservation)
 
     def _made(self, plan: Plan, directory: RunDirectory) -> None:
         """Put into a fresh run directory what a session has to add."""

@@ -13,13 +13,10 @@ from typing import Any, NamedTuple
 from vaultcube.errors import (
     BuildxMissingError,
     ComposeMissingError,
-    EngineLostError,
     EngineMissingError,
-    EnginePermissionError,
     EngineUnreachableError,
-    RefusedError,
-    VaultCubeError,
 )
+from vaultcube.stack.dockerwords import checked, diagnose
 from vaultcube.stack.process import Child, CommandTimeoutError, Finished, replace
 from vaultcube.stack.signals import Stop
 
@@ -164,19 +161,24 @@ class Docker:
         Raises:
             EngineMissingError: there is no docker command.
         """
-        images = ["image", "ls", "--filter", "reference=vaultcube/*", "--format", "{{.Repository}}:{{.Tag}}"]
-        with ExitStack() as started:
-            children = []
-            for args in (
+        return Probe(
+            *self._start_all(
                 ["version", "--format", "{{json .Server.Version}}"],
                 ["compose", "version", "--short"],
-                images,
-            ):
-                children.append(self.start(args))
-                started.callback(children[-1].end)
-            # All three go on.
-            started.pop_all()
-        return Probe(*children)
+                ["image", "ls", "--filter", "reference=vaultcube/*", "--format", "{{.Repository}}:{{.Tag}}"],
+            )
+        )
+
+    def _start_all(self, *commands: Sequence[str]) -> list[Child]:
+        """Start commands side by side: all of them, or none is left."""
+        started: list[Child] = []
+        with ExitStack() as left:
+            for args in commands:
+                child = self.start(args)
+                left.callback(child.end)
+                started.append(child)
+            left.pop_all()
+        return started
 
     def probe_buildx(self) -> str:
         """Return the version of buildx.
@@ -214,15 +216,16 @@ class Docker:
 
     def everything(self) -> tuple[list[Container], list[str]]:
         """Return the containers of all runs, and the ids of runs that still have networks, asked side by side."""
-        with ExitStack() as started:
-            containers = self.start(containers_args(None))
-            started.callback(containers.end)
-            networks = self.start(
-                ["network", "ls", "--filter", f"label={LABEL_RUN}", "--format", f'{{{{.Label "{LABEL_RUN}"}}}}']
-            )
-            started.callback(networks.end)
+        containers, networks = self._start_all(
+            containers_args(None),
+            ["network", "ls", "--filter", f"label={LABEL_RUN}", "--format", f'{{{{.Label "{LABEL_RUN}"}}}}'],
+        )
+        try:
             seen = self.finish(containers, PROBE_S)
             held = self.finish(networks, PROBE_S)
+        finally:
+            containers.end()
+            networks.end()
         return parse_containers(checked(seen).stdout), sorted(set(checked(held).stdout.split()))
 
     def exits(self, ids: Sequence[str]) -> list[Exit]:
@@ -331,65 +334,6 @@ def compose_version(seen: Finished) -> str:
     if found < COMPOSE_FLOOR:
         raise ComposeMissingError(f"compose {_dotted(found)} is older than {_dotted(COMPOSE_FLOOR)}")
     return _dotted(found)
-
-
-def checked(seen: Finished) -> Finished:
-    """Return it, if it ended well.
-
-    Raises:
-        VaultCubeError: it did not; see `diagnose`.
-    """
-    if not seen.ok:
-        raise diagnose(seen)
-    return seen
-
-
-def diagnose(seen: Finished) -> VaultCubeError:
-    """Name the error behind a docker command that failed, from its stderr."""
-    # Without the plugin docker takes compose's options for its own.
-    if seen.argv[1:2] == ("compose",) and "unknown flag" in seen.stderr:
-        return ComposeMissingError("docker has no compose v2 plugin")
-    return known_error(seen.stderr) or RefusedError(
-        f"docker {' '.join(seen.argv[1:3])} failed: {last_line(seen.stderr) or f'exit status {seen.returncode}'}",
-        next_step="Run the command that failed by hand; --debug shows it whole.",
-    )
-
-
-def known_error(stderr: str) -> VaultCubeError | None:
-    """Return the error that docker's words stand for, or None when they are not about docker itself."""
-    # An engine that answered has been reached: its own words are about something else.
-    low = "\n".join(line for line in stderr.lower().splitlines() if "error response from daemon" not in line)
-    if "permission denied" in low and ("socket" in low or "daemon" in low or "docker api" in low):
-        return EnginePermissionError("permission denied on the Docker socket")
-    if any(sign in low for sign in UNREACHABLE):
-        return EngineUnreachableError("no Docker engine answers: " + last_line(stderr))
-    if any(sign in low for sign in ("is not a docker command", "unknown docker command", "unknown command: docker")):
-        return ComposeMissingError(last_line(stderr))
-    return None
-
-
-UNREACHABLE = (
-    "cannot connect to the docker daemon",
-    "failed to connect to the docker api",
-    "error during connect",
-    "connection refused",
-    "dial unix",
-    "connection reset by peer",
-    "is the docker daemon running",
-    "unexpected eof",
-    "unable to resolve docker endpoint",
-)
-
-
-def engine_is_gone(error: VaultCubeError) -> bool:
-    """Say whether an error means that the engine itself does not answer."""
-    return isinstance(error, EngineUnreachableError | EngineLostError)
-
-
-def last_line(text: str) -> str:
-    """Return the last line that says something."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
 
 
 def _version(text: str) -> tuple[int, int, int] | None:

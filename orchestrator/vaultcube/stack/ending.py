@@ -14,7 +14,8 @@ from vaultcube.results.profile import describe
 from vaultcube.results.schema import Result
 from vaultcube.results.store import LOG, PLAN, TELEMETRY, RunDirectory
 from vaultcube.stack.collect import build_result, compose_sha256, read_events
-from vaultcube.stack.docker import Docker, EngineInfo, Exit, checked, engine_is_gone
+from vaultcube.stack.docker import Docker, EngineInfo, Exit
+from vaultcube.stack.dockerwords import checked, engine_is_gone
 from vaultcube.stack.environment import provenance, utc_now
 from vaultcube.stack.outcome import Outcome, classify
 from vaultcube.stack.plan import RECORDER_SERVICE, Plan

@@ -17,7 +17,8 @@ from vaultcube.gpu.preflight.parse import parse_engine
 from vaultcube.gpu.readings import GpuInfo, NvmlError
 from vaultcube.gpu.versions import parse_toolkit_version
 from vaultcube.stack import host
-from vaultcube.stack.docker import PROBE_S, Docker, checked, compose_version
+from vaultcube.stack.docker import PROBE_S, Docker, compose_version
+from vaultcube.stack.dockerwords import checked
 from vaultcube.stack.leases import read_leases
 from vaultcube.stack.pinning import find_hook, pinning_facts
 from vaultcube.stack.process import Child, CommandTimeoutError, Finished

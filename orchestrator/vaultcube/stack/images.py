@@ -23,7 +23,8 @@ from vaultcube.errors import (
 from vaultcube.gpu.flavours import ANY, Flavour
 from vaultcube.stack.assets import PACKAGE, asset
 from vaultcube.stack.buildlog import BuildLog
-from vaultcube.stack.docker import Docker, ImageInfo, known_error
+from vaultcube.stack.docker import Docker, ImageInfo
+from vaultcube.stack.dockerwords import known_error
 from vaultcube.stack.environment import git_revision
 from vaultcube.stack.process import Child
 from vaultcube.stack.signals import Stop

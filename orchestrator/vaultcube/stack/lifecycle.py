@@ -21,7 +21,8 @@ from vaultcube.results.schema import Result, Status
 from vaultcube.results.store import CONTAINERS, PLAN, RunDirectory
 from vaultcube.stack.assets import asset
 from vaultcube.stack.collect import RESOLVED
-from vaultcube.stack.docker import LABEL_RUN, Docker, EngineInfo, Exit, known_error, last_line
+from vaultcube.stack.docker import LABEL_RUN, Docker, EngineInfo, Exit
+from vaultcube.stack.dockerwords import known_error, last_line
 from vaultcube.stack.ending import POLL_S, clean_up, ended_first, engine_lost, images_of, keep, workload_only
 from vaultcube.stack.outcome import Outcome, classify
 from vaultcube.stack.override import (

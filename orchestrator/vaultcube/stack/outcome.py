@@ -31,11 +31,11 @@ from vaultcube.errors import (
 from vaultcube.results.envelope import LAUNCHER_RANK
 from vaultcube.results.events import AnyEvent, ErrorEvent, one_line
 from vaultcube.results.schema import Status
+from vaultcube.results.writing import ROOM
 from vaultcube.stack.docker import Exit
 
 # What the programs in the images end with.
 EXIT_USAGE, EXIT_HARDWARE, EXIT_UNWRITABLE, EXIT_INTERRUPTED = 64, 69, 74, 75
-ROOM = "Free some space and begin again, or choose another place with --results-dir."
 # What a program may say of itself by the code of an error; all else is told by its exit code.
 NAMED: dict[str, type[VaultCubeError]] = {
     kind.code: kind
@@ -118,9 +118,10 @@ def _failed(worst: Exit, said: ErrorEvent | None) -> tuple[Status, VaultCubeErro
     if worst.exit_code == EXIT_HARDWARE:
         return Status.FAILED, FlavourError(text, next_step=step)
     if worst.exit_code == EXIT_UNWRITABLE:
-        # Without an event its own words are on its stderr alone: it had nothing else to write to.
-        unwritable = f"{worst.service} could not write what it found: the disk is full, or its folder is gone"
-        return Status.FAILED, ResultsUnwritableError(text if said else unwritable, next_step=ROOM)
+        if said is None:
+            # Its own words are on its stderr alone: it had nothing else to write to.
+            text = f"{worst.service} could not write what it found: the disk is full, or its folder is gone"
+        return Status.FAILED, ResultsUnwritableError(text, next_step=ROOM)
     if worst.exit_code == EXIT_INTERRUPTED:
         return Status.INTERRUPTED, ContainerStoppedError(f"{worst.service} was stopped by somebody else")
     if 128 < worst.exit_code < 128 + signal.NSIG:  # noqa: PLR2004 - 128 + signal, as a shell says it

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vaultcube.errors import VaultCubeError
-from vaultcube.results.store import RECORDER_LOG, TELEMETRY, RunDirectory, unwritable
-from vaultcube.stack.docker import last_line
+from vaultcube.results.store import RECORDER_LOG, TELEMETRY, RunDirectory
+from vaultcube.results.writing import unwritable
+from vaultcube.stack.dockerwords import last_line
 from vaultcube.stack.plan import Plan
 from vaultcube.stack.process import Child
 

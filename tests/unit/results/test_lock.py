@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.unit.support import unmeasured
 
-from vaultcube.errors import RunActiveError
+from vaultcube.errors import ResultsUnwritableError, RunActiveError
 from vaultcube.results.lock import LOCK, keeper, locked
 
 HOLD = (
@@ -74,3 +74,10 @@ def test_a_lock_file_with_nonsense_names_nobody(tmp_path: Path, holder: subproce
 def test_a_folder_that_is_gone_cannot_be_locked(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), locked(tmp_path / "nonsuch"):
         pytest.fail("there is nothing to lock")
+
+
+def test_a_lock_file_that_takes_no_pid_is_named(tmp_path: Path) -> None:
+    # It can be opened and locked, but neither truncated nor written; a full disk is tried in tests/docker.
+    (tmp_path / LOCK).symlink_to("/dev/full")
+    with pytest.raises(ResultsUnwritableError, match=r"cannot write .*run\.lock"), locked(tmp_path):
+        pytest.fail("the pid could not be noted")

@@ -65,13 +65,15 @@ def soak_result(
     """Judge a soak by its files; see `end_soak` for the arguments. `exits` are its containers as they ended."""
     folder = directory.path / "results"
     workers = planned_workers(plan, read_workers(folder))
-    outcome = outcome_of(workers, exits, cause, go_on=GO_ON.format(run=plan.run_id))
+    outcome = outcome_of(workers, exits, cause)
     params = StressParams.model_validate(plan.params)
     found = weigh(folder, workers, plan.profile, planned=plan.gpus, seconds=params.seconds, device=plan.device)
     verdict = found.verdict
     if verdict is Verdict.PASS and (plan.simulated or outcome.status is not Status.COMPLETED):
         verdict = Verdict.UNAVAILABLE
     error = outcome.error
+    if isinstance(error, InterruptedRunError):
+        error = InterruptedRunError(error.message, next_step=GO_ON.format(run=plan.run_id))
     source = provenance(
         engine,
         driver=plan.driver or found.driver,
@@ -109,21 +111,16 @@ def planned_workers(plan: Plan, found: Mapping[str, Worker]) -> dict[str, Worker
     }
 
 
-def outcome_of(
-    workers: Mapping[str, Worker], exits: Sequence[Exit], cause: VaultCubeError | None, *, go_on: str
-) -> Outcome:
-    """Return how a soak ended: by what stopped it, else by the first worker that did not cover its hours.
-
-    `go_on` is the next step after one that was broken off.
-    """
+def outcome_of(workers: Mapping[str, Worker], exits: Sequence[Exit], cause: VaultCubeError | None) -> Outcome:
+    """Return how a soak ended: by what stopped it, else by the first worker that did not cover its hours."""
     if isinstance(cause, InterruptedRunError):
-        return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(cause.message, next_step=go_on))
+        return Outcome(status=Status.INTERRUPTED, error=cause)
     if isinstance(cause, RunTimeoutError):
         return Outcome(status=Status.TIMEOUT, error=cause)
     if cause is not None:
         return Outcome(status=Status.FAILED, error=cause)
     by_service = {exit_.service: exit_ for exit_ in exits}
-    ends = [_end_of(name, worker, by_service.get(name), go_on) for name, worker in workers.items()]
+    ends = [_end_of(name, worker, by_service.get(name)) for name, worker in workers.items()]
     # That a worker failed is not hidden by somebody who then stopped the others.
     for status in (Status.FAILED, Status.INTERRUPTED):
         for end in ends:
@@ -132,7 +129,7 @@ def outcome_of(
     return Outcome(status=Status.COMPLETED)
 
 
-def _end_of(name: str, worker: Worker, exit_: Exit | None, go_on: str) -> Outcome:
+def _end_of(name: str, worker: Worker, exit_: Exit | None) -> Outcome:
     """Return how one worker ended."""
     last = last_word(worker)
     if isinstance(last, Finished):
@@ -142,7 +139,7 @@ def _end_of(name: str, worker: Worker, exit_: Exit | None, go_on: str) -> Outcom
         exit_ = exit_._replace(exit_code=last.exit_code, stopped=False)
     if exit_ is not None and exit_.stopped:
         why = "the soak was stopped before its hours were covered"
-        return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(why, next_step=go_on))
+        return Outcome(status=Status.INTERRUPTED, error=InterruptedRunError(why))
     if exit_ is not None and (exit_.exit_code or exit_.oom_killed):
         status, error = classify([exit_], worker.events, None)
         return Outcome(status=status, error=error)

@@ -15,9 +15,11 @@ from vaultcube.results.profile import to_toml
 from vaultcube.results.schema import Result
 from vaultcube.results.soakevents import Mismatch
 from vaultcube.results.soakstatus import SoakStatus
-from vaultcube.results.store import RESULT, RunDirectory, unwritable
+from vaultcube.results.store import RESULT, RunDirectory
+from vaultcube.results.writing import unwritable
 from vaultcube.stack.buildlog import BuildLog
-from vaultcube.stack.docker import Docker, EngineInfo, Exit, engine_is_gone
+from vaultcube.stack.docker import Docker, EngineInfo, Exit
+from vaultcube.stack.dockerwords import engine_is_gone
 from vaultcube.stack.lifecycle import JobRun
 from vaultcube.stack.override import ENDED, PROFILE
 from vaultcube.stack.plan import Plan

@@ -14,7 +14,7 @@ from vaultcube.errors import (
     StartError,
     VaultCubeError,
 )
-from vaultcube.stack.docker import (
+from vaultcube.stack.dockerwords import (
     checked,
     diagnose,
     engine_is_gone,
